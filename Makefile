@@ -1,0 +1,51 @@
+# The front door. `make demo` and `make test` do all of their own set-up.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.stamp
+SYSTEM := python3-venv libpcap0.8 tshark tcpdump iproute2 util-linux procps
+BENCH_SYSTEM := netsniff-ng iperf3 ethtool gcc libc6-dev
+
+.PHONY: help setup demo test check fix bench fuzz lock clean
+help:           ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+setup: $(STAMP) ## system packages and the virtual environment
+$(STAMP): requirements.lock pyproject.toml deploy/system-packages
+	@deploy/system-packages $(SYSTEM)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: setup     ## the whole job in under a minute, with real packets
+	@$(BIN)/tripshark demo
+
+test: setup     ## every test
+	@$(BIN)/python -m pytest -q
+
+check: setup    ## linters, types, import contracts, coverage of the pure core
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python -m pytest -q tests/model tests/formats --cov=tripshark.model --cov=tripshark.formats --cov-report=term-missing:skip-covered --cov-fail-under=100
+
+fix: setup      ## format and mend what can be mended
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: setup    ## side by side with the tools a user would use instead; writes docs/performance.md
+	@deploy/system-packages $(BENCH_SYSTEM)
+	@$(BIN)/python -m bench
+
+fuzz: setup     ## coverage-guided fuzzing of every parser, 60 s each
+	@$(BIN)/python -m tests.fuzz --seconds 60
+
+lock:           ## pin every dependency again
+	@$(PYTHON) -m venv /tmp/tripshark-lock && /tmp/tripshark-lock/bin/pip install -q uv
+	@echo hatchling | /tmp/tripshark-lock/bin/uv pip compile -q pyproject.toml - --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements.lock
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Runs tshark in a sandboxed child."""

@@ -1,0 +1,96 @@
+"""Every error Tripshark raises on purpose, and what the reader can do about it.
+
+TripsharkError
+├── BadInput        bytes or words from outside that are not what they should be  (HTTP 400, exit 2)
+├── NotFound        nothing by that name                                          (HTTP 404, exit 3)
+├── NotVerified     evidence does not match its manifest                          (exit 3)
+├── Denied          the caller may not                                            (HTTP 401/403, exit 1)
+├── Permanent       it did not work and trying again will not help                (HTTP 500, exit 1)
+└── Transient       it did not work now; another try may, perhaps `after` seconds (HTTP 503, exit 1)
+
+A refusal (budget spent, rule says dry-run) is no error but a value: `model.plan.Refusal`.
+"""
+
+from __future__ import annotations
+
+
+class TripsharkError(Exception):
+    """What did not work, where, and what to do: the three parts every person is owed."""
+
+    code = "error"
+    exit_code = 1
+    http_status = 500
+
+    def __init__(self, message: str, *, where: str = "", hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = where
+        self.hint = hint
+
+    def __str__(self) -> str:
+        parts = [self.message]
+        if self.where:
+            parts.append(f"at {self.where}")
+        if self.hint:
+            parts.append(f"→ {self.hint}")
+        return " ".join(parts)
+
+    def as_json(self) -> dict[str, dict[str, str]]:
+        """The one error shape of every API answer and of `--json`."""
+        return {
+            "error": {
+                "code": self.code,
+                "message": self.message,
+                "hint": self.hint,
+                "where": self.where,
+            }
+        }
+
+
+class BadInput(TripsharkError):
+    """Foreign bytes or words that cannot be read as what they claim to be."""
+
+    code = "bad_input"
+    exit_code = 2
+    http_status = 400
+
+
+class NotFound(TripsharkError):
+    """Nothing is known by that name."""
+
+    code = "not_found"
+    exit_code = 3
+    http_status = 404
+
+
+class NotVerified(TripsharkError):
+    """Evidence and its manifest disagree."""
+
+    code = "not_verified"
+    exit_code = 3
+
+
+class Denied(TripsharkError):
+    """Whoever asked may not."""
+
+    code = "denied"
+    http_status = 401
+
+
+class Permanent(TripsharkError):
+    """Another try would fail the same way."""
+
+    code = "failed"
+
+
+class Transient(TripsharkError):
+    """Another try may work, best after `after` seconds."""
+
+    code = "unavailable"
+    http_status = 503
+
+    def __init__(
+        self, message: str, *, where: str = "", hint: str = "", after: float | None = None
+    ) -> None:
+        super().__init__(message, where=where, hint=hint)
+        self.after = after

@@ -1,0 +1,1 @@
+"""Bytes and text to the model and back: no files, no sockets, no waiting."""

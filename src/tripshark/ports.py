@@ -1,0 +1,201 @@
+"""What the flow needs of the world, as Protocols of one to three methods."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO, Protocol
+
+from tripshark.formats.wire import Chunk, Frozen
+from tripshark.model.alert import Accepted, Alert, AlertId
+from tripshark.model.evidence import IncidentId, Manifest
+from tripshark.model.finding import Findings, Question
+from tripshark.model.incident import Incident
+from tripshark.model.plan import Refusal
+from tripshark.model.target import Resolution, Target, TargetKey
+
+
+class Clock(Protocol):
+    def now_ns(self) -> int:
+        """CLOCK_REALTIME in nanoseconds."""
+
+
+class Recorder(Protocol):
+    """The flight recorder of this machine. Every method raises `Transient` when it is away."""
+
+    async def targets(self) -> tuple[Target, ...]:
+        """Everything recorded now, and tombstones; identities are empty."""
+
+    async def inode_of(self, pid: int) -> int | None:
+        """The network namespace's inode of a host pid, None when there is no such process."""
+
+    async def freeze(self, keys: Sequence[TargetKey]) -> tuple[Frozen, ...]:
+        """Copy the history of these targets out. Raises `NotFound` for a target that is gone."""
+
+    def follow(self, frozen: Frozen, *, until_ns: int, max_bytes: int) -> AsyncIterator[Chunk]:
+        """What comes after `frozen`, seamlessly. Ends by itself; closing the iterator ends it early."""
+
+    async def release(self, frozen: Frozen) -> None:
+        """Give the copy's memory back."""
+
+
+class Targets(Protocol):
+    """Who runs where: the recorder's namespaces joined with what is known of their inhabitants."""
+
+    async def all(self) -> tuple[Target, ...]:
+        """Every target with its identity."""
+
+    async def resolve(self, alert: Alert) -> Resolution:
+        """Which target the alert means, from local facts only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """The promise made to whoever sent an alert: it is on disk."""
+
+    alert: AlertId
+    duplicate: bool
+    incident: IncidentId | None
+
+
+class Intake(Protocol):
+    """Where every source of alerts hands them in."""
+
+    async def accept(self, alert: Alert, body: bytes, via: str) -> Receipt:
+        """Make it durable, then promise. Raises `Transient` when it cannot be made durable."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One line of the journal."""
+
+    seq: int
+    received_ns: int
+    via: str
+    body: bytes  # b"" where `repeat_of` is set
+    repeat_of: int = 0  # seq of the record with the very same body; 0: this one has its own
+
+
+class Journal(Protocol):
+    """The durable, ordered list of accepted alerts."""
+
+    async def append(self, body: bytes, *, via: str, received_ns: int, repeat_of: int = 0) -> int:
+        """Its seq, once it is on disk. Raises `Transient` when the disk refuses."""
+
+    async def read(self, after: int, limit: int) -> Sequence[Record]:
+        """Up to `limit` records with seq > `after`; waits until there is at least one."""
+
+    async def forget(self, upto: int) -> None:
+        """Everything up to here is in the catalogue: segments that hold nothing else may go."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertRow:
+    """An alert as the catalogue keeps it: what became of it."""
+
+    accepted: Accepted
+    incident: IncidentId | None
+    refusal: Refusal | None
+    repeats: int = 0  # further copies of the same meaning, folded into this row
+    last_ns: int = 0  # when the last of them was received
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """Filters of the incident list; empty means any."""
+
+    since_ns: int = 0
+    namespace: str = ""
+    pod: str = ""
+    rule: str = ""
+    state: str = ""
+    before: IncidentId | None = None  # cursor: incidents older than this one
+    limit: int = 50
+
+
+class Catalogue(Protocol):
+    """What is known of incidents, alerts and refusals; one transaction per call."""
+
+    async def position(self) -> int:
+        """Journal seq up to which every alert is in the catalogue."""
+
+    async def put(
+        self,
+        *,
+        position: int | None = None,
+        incidents: Sequence[Incident] = (),
+        alerts: Sequence[AlertRow] = (),
+        repeats: Sequence[tuple[AlertId, int, int]] = (),  # (alert, further copies, last received_ns)
+    ) -> None:
+        """Insert or replace incidents and alerts, add repeats, move the position: all or nothing."""
+
+    async def incidents(self, query: Query) -> Sequence[Incident]:
+        """Newest first."""
+
+    async def incident(self, id: IncidentId) -> Incident | None: ...
+
+    async def alerts(self, incident: IncidentId) -> Sequence[AlertRow]:
+        """Every alert of an incident, oldest first."""
+
+    async def refusals(self, *, since_ns: int = 0, limit: int = 50) -> Sequence[AlertRow]:
+        """Alerts that led to no capture, newest first."""
+
+    async def refusal_counts(self) -> dict[str, int]:
+        """How many alerts (repeats included) were refused, by reason."""
+
+
+class Draft(Protocol):
+    """An evidence folder being filled, under a name that is not its final one."""
+
+    incident: IncidentId
+    opened_ns: int
+
+    def create(self, name: str) -> BinaryIO:
+        """A new file in the draft, or the same file again for appending."""
+
+    def read(self, name: str) -> memoryview:
+        """A file of the draft, mapped."""
+
+    def names(self) -> tuple[str, ...]:
+        """Files in the draft."""
+
+    def seal(self, manifest: Manifest, keep: Sequence[str]) -> Manifest:
+        """fsync and hash `keep`, write the manifest (with their hashes), rename into place, drop the rest.
+
+        Returns the manifest as written. Raises `Transient` on a full disk and leaves the draft as it was.
+        """
+
+    def discard(self) -> None:
+        """Remove the draft."""
+
+
+class Vault(Protocol):
+    """Sealed evidence on disk."""
+
+    def begin(self, incident: IncidentId, opened_ns: int) -> Draft:
+        """Start a folder. Raises `Transient` when the disk is full."""
+
+    def drafts(self) -> Iterator[Draft]:
+        """What a crash left behind."""
+
+    def folder(self, incident: IncidentId) -> str:
+        """Where the sealed evidence lies. Raises `NotFound`."""
+
+    def beside(self, incident: IncidentId, name: str, content: bytes) -> None:
+        """Write or replace an unsealed companion (`findings.json`), atomically, and note it in custody."""
+
+    def used_bytes(self) -> int:
+        """Bytes of all evidence, drafts included."""
+
+    def free_bytes(self) -> int:
+        """Bytes the file system still has for us."""
+
+    def remove(self, incident: IncidentId, why: str) -> None:
+        """Delete sealed evidence by retention; a custody tombstone stays."""
+
+
+class Analyst(Protocol):
+    """Reads one evidence file with tshark where nothing can be harmed."""
+
+    async def analyse(self, path: str, question: Question) -> Findings:
+        """Raises `Transient` or `Permanent`; a failed analysis never withholds evidence."""

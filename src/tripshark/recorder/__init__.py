@@ -1,0 +1,1 @@
+"""The privileged flight recorder: rings, freezing, entering namespaces. Standard library only."""

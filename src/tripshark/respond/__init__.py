@@ -1,0 +1,1 @@
+"""Alert to sealed evidence: the whole flow, and the runner that owns every task."""

@@ -1,0 +1,1 @@
+"""Keeps what must last: journal, catalogue, evidence."""

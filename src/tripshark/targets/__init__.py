@@ -1,0 +1,1 @@
+"""Who runs where: namespaces and the configuration's static map."""
