@@ -45,7 +45,7 @@ fuzz: setup     ## coverage-guided fuzzing of every parser, 60 s each
 
 lock:           ## pin every dependency again
 	@$(PYTHON) -m venv /tmp/tripshark-lock && /tmp/tripshark-lock/bin/pip install -q uv
-	@echo hatchling | /tmp/tripshark-lock/bin/uv pip compile -q pyproject.toml - --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements.lock
+	@printf "hatchling\neditables\n" | /tmp/tripshark-lock/bin/uv pip compile -q pyproject.toml - --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements.lock
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -125,7 +125,9 @@ class Catalogue(Protocol):
         position: int | None = None,
         incidents: Sequence[Incident] = (),
         alerts: Sequence[AlertRow] = (),
-        repeats: Sequence[tuple[AlertId, int, int]] = (),  # (alert, further copies, last received_ns)
+        repeats: Sequence[
+            tuple[AlertId, int, int]
+        ] = (),  # (alert, further copies, last received_ns)
     ) -> None:
         """Insert or replace incidents and alerts, add repeats, move the position: all or nothing."""
 

@@ -38,7 +38,9 @@ class RingCopy:
     packets: int  # seen by the tap since the ring was opened, drops included
     drops: int  # of these not recorded, since the ring was opened
     overwritten: int  # blocks that the kernel overwrote before they could be copied, since the previous copy
-    gaps: tuple[tuple[int, int], ...]  # (from_ns, to_ns) during which nobody handed blocks back and packets were lost
+    gaps: tuple[
+        tuple[int, int], ...
+    ]  # (from_ns, to_ns) during which nobody handed blocks back and packets were lost
     blocks: tuple[BlockRef, ...]
     data: memoryview  # mapped from the sealed memfd
 
@@ -50,7 +52,9 @@ class Frozen:
     handle: int
     target: Target
     at_ns: int
-    copies: tuple[RingCopy, ...]  # live rings and, where interfaces came and went, their tombstones
+    copies: tuple[
+        RingCopy, ...
+    ]  # live rings and, where interfaces came and went, their tombstones
     expired_ns: int  # history older than this was discarded for age or budget; 0: none was
 
 

@@ -51,7 +51,9 @@ class Findings:
     dns: tuple[Mapping[str, Json], ...] = ()  # {name, type, answers, asked_ns, frame}
     sni: tuple[Mapping[str, Json], ...] = ()  # {name, server, frame}
     http: tuple[Mapping[str, Json], ...] = ()  # {host, method, uri, server, frame}
-    names: Mapping[str, str] = field(default_factory=dict)  # address → DNS name the capture itself proves
+    names: Mapping[str, str] = field(
+        default_factory=dict
+    )  # address → DNS name the capture itself proves
     flow_captured: bool | None = None  # None: the alerts name no flow
     seconds_before_alert: float = 0.0  # from the first packet to T0
     truncated: bool = False  # lists were cut at their bound

@@ -23,7 +23,9 @@ class Reason(StrEnum):
     BUSY = "busy"  # too many captures at once
     DISK = "disk"  # the disk budget is spent
     EXPIRED = "expired"  # the history is gone
-    UNSUPPORTED = "unsupported"  # a scope this machine cannot do (workload, service: needs a cluster)
+    UNSUPPORTED = (
+        "unsupported"  # a scope this machine cannot do (workload, service: needs a cluster)
+    )
     RECORDER_AWAY = "recorder_away"
 
 

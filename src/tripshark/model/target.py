@@ -77,7 +77,9 @@ class Target:
     name: str  # as the user addresses it: "netns:shop0", "host", "pid:4242"
     inode: int  # of the network namespace
     since_ns: int
-    gone_ns: int = 0  # 0 while alive; otherwise when it died (a tombstone remains until it expires)
+    gone_ns: int = (
+        0  # 0 while alive; otherwise when it died (a tombstone remains until it expires)
+    )
     identity: Identity = Identity()
     rings: tuple[RingState, ...] = ()
     note: str = ""  # why it is not (fully) recorded, e.g. "over budget"
