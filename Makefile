@@ -15,7 +15,7 @@ setup: $(STAMP) ## system packages and the virtual environment
 $(STAMP): requirements.lock pyproject.toml deploy/system-packages
 	@deploy/system-packages $(SYSTEM)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 

@@ -41,6 +41,9 @@ class RingCopy:
     gaps: tuple[
         tuple[int, int], ...
     ]  # (from_ns, to_ns) during which nobody handed blocks back and packets were lost
+    losses: tuple[
+        tuple[int, int, int], ...
+    ]  # (from_ns, to_ns, packets): kernel drops, each located to the second they were counted in
     blocks: tuple[BlockRef, ...]
     data: memoryview  # mapped from the sealed memfd
 

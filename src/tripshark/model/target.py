@@ -80,6 +80,7 @@ class Target:
     gone_ns: int = (
         0  # 0 while alive; otherwise when it died (a tombstone remains until it expires)
     )
+    seen_born: bool = False  # recording began when the namespace did: nothing came before it
     identity: Identity = Identity()
     rings: tuple[RingState, ...] = ()
     note: str = ""  # why it is not (fully) recorded, e.g. "over budget"
