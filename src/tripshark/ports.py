@@ -8,7 +8,8 @@ from typing import BinaryIO, Protocol
 
 from tripshark.formats.wire import Chunk, Frozen
 from tripshark.model.alert import Accepted, Alert, AlertId
-from tripshark.model.evidence import IncidentId, Manifest
+from tripshark.model.evidence import IncidentId, Manifest, Word
+from tripshark.model.filter import Scope
 from tripshark.model.finding import Findings, Question
 from tripshark.model.incident import Incident
 from tripshark.model.plan import Refusal
@@ -63,6 +64,37 @@ class Intake(Protocol):
 
     async def accept(self, alert: Alert, body: bytes, via: str) -> Receipt:
         """Make it durable, then promise. Raises `Transient` when it cannot be made durable."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaptureRequest:
+    """A capture asked for by hand. None and "" leave the choice to the settings."""
+
+    target: str  # "payments/checkout-7d9f", "netns:shop0", "host", "pid:4242"
+    by: str  # who asked, for the manifest: "api:analyst", "cli:root"
+    before_ns: int | None = None
+    after_ns: int | None = None
+    scope: Scope | None = None
+    peer: str = ""  # address or address:port
+    filter: str = ""  # pcap-filter(7)
+    max_bytes: int | None = None
+
+
+class Captures(Protocol):
+    """Where captures by hand are started."""
+
+    async def capture(self, request: CaptureRequest) -> Incident:
+        """Freeze and begin. Raises `NotFound` (no such target), `BadInput` (filter), `Transient`, `Denied`."""
+
+
+class Meter(Protocol):
+    """Where the flow counts what it did, for those who watch. Cheap, never fails."""
+
+    def frozen(self, seconds: float) -> None:
+        """A capture began; `seconds` from the alert's acceptance to the frozen history."""
+
+    def sealed(self, word: Word) -> None:
+        """A capture ended with this word."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
