@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
@@ -29,6 +31,12 @@ class Priority(IntEnum):
     def title(self) -> str:
         """The word as Falco writes it: `Critical`."""
         return self.name.capitalize()
+
+    @classmethod
+    def named(cls, word: str) -> Priority | None:
+        """The priority a word means, in any case; Falco's rule files also say `Info`."""
+        wanted = word.strip().upper()
+        return cls.__members__.get("INFORMATIONAL" if wanted == "INFO" else wanted)
 
 
 class Proto(StrEnum):
@@ -102,3 +110,36 @@ class Accepted:
     alert: Alert
     body: bytes  # verbatim, as it came
     via: str  # "webhook", "file:/var/log/falco.json", "stdin", "manual"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heartbeat:
+    """What Falco says about itself. Counters run since Falco's start; None: this message has none."""
+
+    kind: str  # "metrics", "drops" or "other"
+    time_ns: int
+    hostname: str | None
+    version: str | None = None
+    start_ns: int | None = None  # a new value means Falco was restarted
+    duration_s: int | None = None
+    events: int | None = None  # seen by the kernel side
+    drops: int | None = None  # events the kernel side lost before any rule saw them
+    output_drops: int | None = None  # alerts lost in Falco's own output queue
+
+
+def missing(value: Json) -> bool:
+    """Falco writes "not there" as null, as an empty string and as the string `<NA>`."""
+    return value is None or value in ("", "<NA>")
+
+
+def meaning(alert: Alert, target: str) -> str:
+    """What makes two alerts the same: rule, target and peer; 64 hex digits, stable over restarts.
+
+    Left out on purpose: the client's port (a new one for each retry of a beacon), the time and
+    the text. `target` is the target's key or title. The `uuid` of an alert tells a resend from a
+    repeat and is compared beside this, not within.
+    """
+    connection = alert.connection
+    peers = (connection.server,) if connection is not None else alert.hints
+    said = [alert.rule, target, sorted(f"{peer.address}:{peer.port}" for peer in peers)]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
