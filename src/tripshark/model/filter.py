@@ -193,22 +193,25 @@ _TUNNELS: Mapping[str, Filter] = MappingProxyType(
         "wireguard": Port(51820, _UDP),
         "ipsec": Or((Carries(50), Carries(51), Port(4500, _UDP))),
         "gtp": Port(2152, _UDP),
-        "mpls": EtherType(0x8847),
-        "pppoe": EtherType(0x8864),
     }
+)
+_ETHERNET_TUNNELS: Mapping[str, Filter] = MappingProxyType(
+    {"mpls": EtherType(0x8847), "pppoe": EtherType(0x8864)}
 )
 
 
-def kinds() -> Mapping[str, str]:
+def kinds(*, ethernet: bool = False) -> Mapping[str, str]:
     """Traffic that a flow or peer filter cannot look into, as name → pcap-filter text.
 
     Such packets are kept beside what the filter matches, so that nothing slips past it unsaid; the
-    ledger counts and names those that were kept for this reason alone.
+    ledger counts and names those that were kept for this reason alone. With `ethernet` also what
+    exists on such links only: elsewhere libpcap refuses to compile a filter that cannot match.
     """
     opaque: dict[str, Filter] = {
         "fragments": FRAGMENTS,
         "ipv6_extension_headers": EXTENSION_HEADERS,
         **_TUNNELS,
+        **(_ETHERNET_TUNNELS if ethernet else {}),
     }
     return {name: str(kind) for name, kind in opaque.items()}
 
@@ -392,4 +395,4 @@ def _beside(addresses: Sequence[Address]) -> str:
             parts.append(And((hosts, EXTENSION_HEADERS)))
     else:
         parts += [FRAGMENTS, EXTENSION_HEADERS]
-    return str(Or((*parts, *_TUNNELS.values())))
+    return str(Or((*parts, *_TUNNELS.values(), *_ETHERNET_TUNNELS.values())))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tripshark.model.filter import Rung, Scope
-from tripshark.model.target import TargetKey
+from tripshark.model.alert import Alert
+from tripshark.model.filter import Rung, Scope, ladder
+from tripshark.model.rule import Capture, Rule, Verdict
+from tripshark.model.target import Resolution, Target, TargetKey, TargetKind
 
 
 class Reason(StrEnum):
@@ -67,3 +70,182 @@ class Plan:
     reason: str = ""
     actions: tuple[str, ...] = ()
     notifiers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Defaults:
+    """What a capture is where its rule does not say."""
+
+    before_ns: int = (
+        30_000_000_000  # Falco tells of a connect when it ends: DNS came seconds before
+    )
+    after_ns: int = 10_000_000_000
+    idle_ns: int = 0  # silence is evidence too: never end early unless asked to
+    snaplen: int = 262_144
+    limits: Limits = Limits()
+
+
+FUTURE_NS = 5_000_000_000
+"""How far an event may lie ahead of our clock before the plan says so."""
+
+
+def decide(
+    alert: Alert,
+    verdict: Verdict,
+    resolution: Resolution,
+    *,
+    now_ns: int,
+    defaults: Defaults = Defaults(),
+    host: Target | None = None,
+    own_pids: Collection[int] = (),
+    own_containers: Collection[str] = (),
+) -> Plan | Refusal:
+    """What to record for one alert, or why nothing.
+
+    `resolution` is the target the alert means, `host` the target that stands for this machine (for
+    rules of scope node), `own_pids` and `own_containers` (ids, 12 digits or more) Tripshark's own.
+    """
+    if alert.is_internal:
+        return Refusal(
+            reason=Reason.INTERNAL,
+            message="this is Falco's report about itself",
+            hint="it is watched as a heartbeat: see `tripshark doctor`",
+        )
+    if _is_own(alert, own_pids, own_containers):
+        return Refusal(
+            reason=Reason.OWN_PROCESS,
+            message=f"the alert is about Tripshark itself ({alert.process or alert.rule})",
+            hint="load deploy/falco/tripshark-exceptions.yaml into Falco, and it stays silent",
+        )
+    rule, capture = verdict.rule, verdict.capture
+    if rule is None or capture is None:
+        return _no_rule(alert, verdict)
+    if rule.dry_run:
+        return Refusal(
+            reason=Reason.DRY_RUN,
+            message=f"the rule {rule.name!r} is on trial: nothing is recorded",
+            hint='set dry_run: "false" in the rule',
+            rule=rule.name,
+        )
+    return _plan(alert, verdict, rule, capture, resolution, now_ns, defaults, host)
+
+
+_ANALYSTS = frozenset({"tshark", "dumpcap", "sharkd", "capinfos", "mergecap"})
+
+
+def _is_own(alert: Alert, own_pids: Collection[int], own_containers: Collection[str]) -> bool:
+    """Whether Tripshark caused this itself: by pid, by container, or by what its processes alone do.
+
+    A name can be borrowed: whoever calls his malware `tripshark` must not become invisible. So names
+    count only for the two things our processes do that Falco reports: a process of ours opens a
+    socket, and a process of ours starts an analysis tool.
+    """
+    if alert.pid is not None and alert.pid in own_pids:
+        return True
+    container = alert.container_id
+    if container is not None and any(own.startswith(container[:12]) for own in own_containers):
+        return True
+    process, parent = alert.process or "", alert.fields.get("proc.pname")
+    if process.startswith("tripshark"):
+        return alert.fields.get("evt.type") == "socket"
+    return process in _ANALYSTS and isinstance(parent, str) and parent.startswith("tripshark")
+
+
+def _no_rule(alert: Alert, verdict: Verdict) -> Refusal:
+    if verdict.matched:
+        names = ", ".join(repr(rule.name) for rule in verdict.matched)
+        return Refusal(
+            reason=Reason.NO_RULE,
+            message=f"the matching rules ask for no packets: {names}",
+            hint="give one of them a `capture`",
+            rule=verdict.matched[0].name,
+        )
+    return Refusal(
+        reason=Reason.NO_RULE,
+        message=f"none of {len(verdict.traces)} rules matches {alert.rule!r}",
+        hint="`tripshark rules test EVENT.json` says why for each of them",
+    )
+
+
+def _plan(
+    alert: Alert,
+    verdict: Verdict,
+    rule: Rule,
+    capture: Capture,
+    resolution: Resolution,
+    now_ns: int,
+    defaults: Defaults,
+    host: Target | None,
+) -> Plan | Refusal:
+    target = resolution.target
+    if capture.scope is Scope.NODE:
+        target = host or target
+        if target is None or target.kind is not TargetKind.HOST:
+            return Refusal(
+                reason=Reason.NOT_RECORDED,
+                message="the rule asks for the whole node, and the host is not recorded",
+                hint="let the recorder record the host (targets.host)",
+                rule=rule.name,
+            )
+    if target is None:
+        return Refusal(
+            reason=Reason.NO_TARGET,
+            message=resolution.reason,
+            hint=resolution.hint or "`tripshark targets` lists what is recorded",
+            rule=rule.name,
+        )
+    if not target.rings:
+        return Refusal(
+            reason=Reason.NOT_RECORDED,
+            message=f"{target.title} is known but not recorded"
+            + (f": {target.note}" if target.note else ""),
+            hint="raise recorder.total, or let the recorder's policy take this target in",
+            rule=rule.name,
+        )
+    if capture.scope in (Scope.WORKLOAD, Scope.SERVICE):
+        return Refusal(
+            reason=Reason.UNSUPPORTED,
+            message=f"the rule's scope is {capture.scope}: that needs a cluster to say which pods",
+            hint="use scope: pod on a single machine",
+            rule=rule.name,
+        )
+    rungs = ladder(alert, capture.scope, target.addresses)
+    notes = [resolution.reason, rungs[0].reason, *_time_notes(alert, target, now_ns)]
+    return Plan(
+        rule=rule.name,
+        rule_hash=rule.hash,
+        target=target.key,
+        t0_ns=alert.time_ns,
+        before_ns=_given(capture.before_ns, defaults.before_ns),
+        after_ns=_given(capture.after_ns, defaults.after_ns),
+        idle_ns=_given(capture.idle_ns, defaults.idle_ns),
+        scope=rungs[0].scope,
+        rungs=rungs,
+        snaplen=min(_given(capture.snaplen, defaults.snaplen), defaults.snaplen),
+        user_filter=capture.filter,
+        limits=Limits(
+            max_bytes=_given(capture.max_bytes, defaults.limits.max_bytes),
+            max_packets=_given(capture.max_packets, defaults.limits.max_packets),
+            extend_ns=_given(capture.extend_ns, defaults.limits.extend_ns),
+        ),
+        reason="; ".join(note for note in notes if note),
+        actions=tuple(action.name for action in verdict.actions),
+        notifiers=verdict.notifiers,
+    )
+
+
+def _given(value: int | None, default: int) -> int:
+    return default if value is None else value
+
+
+def _time_notes(alert: Alert, target: Target, now_ns: int) -> list[str]:
+    """T0 stays what the alert says; where that looks wrong the plan says so."""
+    notes = []
+    ahead_ns = alert.time_ns - now_ns
+    if ahead_ns > FUTURE_NS:
+        notes.append(f"the event lies {ahead_ns / 1e9:.0f} s in the future: check the clocks")
+    oldest_ns = min((ring.oldest_ns for ring in target.rings if ring.oldest_ns), default=0)
+    if oldest_ns and alert.time_ns < oldest_ns:
+        missed = (oldest_ns - alert.time_ns) / 1e9
+        notes.append(f"the history begins {missed:.1f} s after the event")
+    return notes
