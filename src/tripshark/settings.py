@@ -31,6 +31,7 @@ from pydantic import (
 )
 
 from tripshark.errors import BadInput
+from tripshark.model.units import SECONDS, SIZES, bytes_of, count_of, seconds_of
 
 DEFAULT_CONFIG = Path("/etc/tripshark/tripshark.yaml")
 SYSTEM_DATA = Path("/var/lib/tripshark")
@@ -40,68 +41,6 @@ SNAPLEN_FULL = 262_144
 SNAPLEN_HEADERS = 128  # Ethernet, two VLAN tags, IPv6, TCP with options: 14 + 8 + 40 + 60, rounded
 
 # ------------------------------------------------------------------------------------- words to numbers
-
-_SIZES = {
-    "": 1,
-    "b": 1,
-    "k": 10**3,
-    "kb": 10**3,
-    "m": 10**6,
-    "mb": 10**6,
-    "g": 10**9,
-    "gb": 10**9,
-    "t": 10**12,
-    "tb": 10**12,
-    "kib": 2**10,
-    "mib": 2**20,
-    "gib": 2**30,
-    "tib": 2**40,
-}
-_SECONDS = {
-    "ns": 1e-9,
-    "us": 1e-6,
-    "µs": 1e-6,
-    "ms": 1e-3,
-    "s": 1.0,
-    "m": 60.0,
-    "min": 60.0,
-    "h": 3600.0,
-    "d": 86_400.0,
-    "w": 604_800.0,
-}
-_NUMBER_UNIT = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([a-zµ]*)")
-
-
-def _parts(value: object, units: Mapping[str, float], what: str, example: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise ValueError(f"a {what} such as {example} is expected")  # noqa: TRY004  # pydantic collects ValueError
-    if isinstance(value, (int, float)):
-        return float(value)
-    text = value.strip().lower().replace("_", "")
-    total, at = 0.0, 0
-    while match := _NUMBER_UNIT.match(text, at):
-        if match[2] not in units:
-            raise ValueError(f"{value!r} is not a {what}; write it like {example}")
-        total += float(match[1]) * units[match[2]]
-        at = match.end()
-    if not text or at != len(text):
-        raise ValueError(f"{value!r} is not a {what}; write it like {example}")
-    return total
-
-
-def bytes_of(value: object) -> int:
-    """`16MB` (10⁶), `16MiB` (2²⁰), `16777216` as bytes. Raises `ValueError`."""
-    return round(_parts(value, _SIZES, "size", "16MB"))
-
-
-def seconds_of(value: object) -> float:
-    """`30s`, `1m30s`, `10m`, `7d`, `250ms`, or plain seconds. Raises `ValueError`."""
-    return _parts(value, {"": 1.0, **_SECONDS}, "duration", "30s")
-
-
-def count_of(value: object) -> int:
-    """`200k`, `1m` or a plain number as a count. Raises `ValueError`."""
-    return round(_parts(value, {"": 1, "k": 10**3, "m": 10**6}, "count", "200k"))
 
 
 def snaplen_of(value: object) -> int:
@@ -959,13 +898,13 @@ def show(value: object, unit: str) -> str:
             return {SNAPLEN_FULL: "full", SNAPLEN_HEADERS: "headers"}.get(value, str(value))
         case int() if unit == "bytes":
             return _in_units(
-                value, {k.upper().replace("IB", "iB"): v for k, v in _SIZES.items() if len(k) > 1}
+                value, {k.upper().replace("IB", "iB"): v for k, v in SIZES.items() if len(k) > 1}
             )
         case int() if unit == "count":
             return _in_units(value, {"m": 10**6, "k": 10**3})
         case int() | float() if unit == "duration":
             return (
-                _in_units(value, {k: v for k, v in _SECONDS.items() if k in "wdhms" and k}) or "0s"
+                _in_units(value, {k: v for k, v in SECONDS.items() if k in "wdhms" and k}) or "0s"
             )
         case tuple() if all(isinstance(each, SecretStr) for each in value):
             return f"({len(value)} secret)" if value else "[]"
