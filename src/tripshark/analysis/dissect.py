@@ -1,0 +1,158 @@
+"""One tshark pass over one sealed file gives findings: child, decoder, gatherer and prose put together."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from tripshark.analysis.child import Ended, run
+from tripshark.analysis.gather import Gatherer
+from tripshark.analysis.prose import summary
+from tripshark.analysis.sandbox import Policy
+from tripshark.errors import BadInput, Permanent
+from tripshark.formats import tshark
+from tripshark.model.finding import Findings, Question
+
+PLACES = ("/usr/local/bin/tshark", "/usr/bin/tshark", "/bin/tshark")
+HINT = "install it: apt-get install tshark"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """Where one analysis ends, whatever the file is."""
+
+    policy: Policy = field(default_factory=Policy)
+    wall_s: float = 120.0
+    output_bytes: int = 2 << 30  # streamed, never held
+
+
+def find_tshark() -> str:
+    """Its path. Raises `Permanent` when it is not installed."""
+    for place in PLACES:
+        if Path(place).is_file():
+            return place
+    raise Permanent("tshark is not installed", where="analyst", hint=HINT)
+
+
+async def version(program: str, empty: int, bounds: Bounds) -> tuple[str, tuple[str, ...]]:
+    """`TShark 4.0.17` and the layers of the sandbox it ran in. `empty` is any readable descriptor."""
+    said = bytearray()
+    ended = await run(
+        [program, "--version"],
+        evidence=empty,
+        policy=bounds.policy,
+        wall_s=min(bounds.wall_s, 30.0),
+        max_output=64 << 10,
+        take=said.extend,
+    )
+    try:
+        return tshark.version(bytes(said)), ended.layers
+    except BadInput as problem:
+        why = tshark.complaint(ended.stderr) or _how(ended, bounds)
+        raise Permanent(f"tshark does not run here: {why}", where=program, hint=HINT) from problem
+
+
+async def dissect(
+    evidence: int,
+    question: Question,
+    *,
+    program: str,
+    tool: str,
+    bounds: Bounds,
+    apart: bool,
+) -> Findings:
+    """Findings about the pcapng or pcap file open as `evidence`. `apart`: we are not the asker's user.
+
+    A file that tshark cannot read to its end gives findings up to there and a note. Raises `Permanent` when
+    there is nothing to tell, `Transient` when another try may work.
+    """
+    gatherer = Gatherer(question)
+    lines = Lines(gatherer)
+    ended = await run(
+        [program, *tshark.ARGUMENTS],
+        evidence=evidence,
+        policy=bounds.policy,
+        wall_s=bounds.wall_s,
+        max_output=bounds.output_bytes,
+        take=lines.take,
+    )
+    lines.end()
+    complete = ended.code == 0 and not ended.stopped
+    notes = []
+    if not complete:
+        said = tshark.complaint(ended.stderr)
+        why = f"{_how(ended, bounds)}{f': {said}' if said else ''}"
+        if not lines.rows:
+            raise Permanent(f"tshark could not read the file: {why}", where="analyst")
+        notes.append(why)
+    if lines.unread:
+        notes.append(f"{lines.unread} of tshark's lines could not be read")
+    layers = ("uid", *ended.layers) if apart else ended.layers
+    findings = gatherer.findings(tool=tool, sandbox=layers, complete=complete, notes=tuple(notes))
+    return replace(findings, summary=summary(findings, question))
+
+
+class Lines:
+    """Cuts tshark's output into lines and feeds the frames on; a line beyond the bound is counted, not kept."""
+
+    def __init__(self, gatherer: Gatherer) -> None:
+        self._gatherer = gatherer
+        self._rest = bytearray()
+        self._skipping = False
+        self.rows = 0  # frames, packets or not
+        self.unread = 0
+
+    def take(self, chunk: bytes) -> None:
+        """The next piece of output."""
+        first, newline, others = chunk.partition(b"\n")
+        self._keep(first)
+        if not newline:
+            return
+        self.end()
+        lines = others.split(b"\n")
+        for line in lines[:-1]:
+            self._decode(line)
+        self._keep(lines[-1])
+
+    def end(self) -> None:
+        """What is held is a whole line now."""
+        line = bytes(self._rest)
+        self._rest.clear()
+        if not self._skipping:
+            self._decode(line)
+        self._skipping = False
+
+    def _keep(self, piece: bytes) -> None:
+        if self._skipping:
+            return
+        self._rest += piece
+        if len(self._rest) > tshark.MAX_LINE:
+            self._rest.clear()
+            self._skipping = True
+            self.unread += 1
+
+    def _decode(self, line: bytes) -> None:
+        try:
+            frame = tshark.decode(line)
+        except BadInput:
+            self.unread += 1
+            return
+        if frame is not None:
+            self.rows += 1
+            self._gatherer.add(frame)
+
+
+def _how(ended: Ended, bounds: Bounds) -> str:
+    if ended.stopped == "time":
+        return f"tshark was stopped after {bounds.wall_s:g} s"
+    if ended.stopped == "output":
+        return f"tshark was stopped after {bounds.output_bytes:,} bytes of output"
+    if ended.code >= 0:
+        return f"tshark ended with exit code {ended.code}"
+    try:
+        name = signal.Signals(-ended.code).name
+    except ValueError:
+        name = str(-ended.code)
+    more = " (CPU limit)" if name == "SIGXCPU" else ""
+    return f"tshark was ended by {name}{more}"

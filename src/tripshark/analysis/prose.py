@@ -1,0 +1,207 @@
+"""The one paragraph that a person reads: who talked to whom, by which names, and how it sits with the alert."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import cast
+
+from tripshark.model.alert import Json
+from tripshark.model.finding import MAX_SUMMARY, Conversation, Findings, Question, printable
+
+_FEW = 5  # names of a kind that are listed; the rest is counted
+_TALKS = 3  # further conversations that are told
+_PLAIN = re.compile(r"[\w./:@*-]+…?")
+_WORDS = 64  # characters of one hostile name within the paragraph
+
+
+def summary(findings: Findings, question: Question) -> str:
+    """One paragraph without line breaks, at most `MAX_SUMMARY` characters, safe to print.
+
+    Text from packets and alerts is made printable and short; credentials are not in it because the analysis
+    never asks tshark for any.
+    """
+    target = _short(question.target) or "The target"
+    if not findings.packets:
+        sentences = [f"No packet of {target} was found in the evidence."]
+    else:
+        sentences = [
+            *_about_flow(findings, question, target),
+            *_about_names(findings),
+            *_about_others(findings, question, target),
+            _in_all(findings),
+        ]
+    if not findings.complete:
+        sentences.append("The analysis did not get to the end of the file.")
+    sentences += [f"Note: {printable(note, 200)}." for note in findings.notes]
+    return printable(" ".join(sentences), MAX_SUMMARY)
+
+
+def _about_flow(findings: Findings, question: Question, target: str) -> Iterable[str]:
+    flow = findings.flow
+    if findings.flow_captured is None:
+        yield "The alert names no flow."
+        return
+    if flow is None:
+        yield "No packet of the flow named by the alert was captured."
+        return
+    yield _story(flow, findings, question, target)
+    when = _relative(question.t0_ns - flow.first_ns)
+    if flow.from_start:
+        yield f"The flow named by the alert was captured from its first packet (SYN), {when}."
+    elif flow.proto == "tcp":
+        yield f"The flow named by the alert was captured, but not its beginning: the first packet seen came {when}."
+    else:
+        yield f"The flow named by the alert was captured, from {when}."
+
+
+def _story(flow: Conversation, findings: Findings, question: Question, target: str) -> str:
+    """`payments/checkout looked up c2.example (203.0.113.66) 0.8 s before the alert and then opened TCP …`."""
+    ours = flow.opened_by == flow.a
+    asked = _look_up(flow, findings) if ours else None
+    peer = _endpoint(flow.b, flow.b_port)
+    how = flow.proto.upper()
+    if asked is not None:
+        when = _relative(question.t0_ns - cast(int, asked["asked_ns"]))
+        start = f"{target} looked up {_short(str(asked['name']))} ({flow.b}) {when} and then opened {how} {peer}"
+    else:
+        name = _name_of(flow.b, findings, question)
+        who = f"{peer} ({name})" if name else peer
+        verb = "opened" if ours and flow.from_start else "spoke" if ours else "was sent"
+        start = f"{target} {verb} {how} {'to' if verb == 'spoke' else 'from' if not ours else ''} {who}"
+        start = " ".join(start.split())
+    return f"{start}: {_amount(flow)}{_said_inside(flow, findings)}."
+
+
+def _look_up(flow: Conversation, findings: Findings) -> Mapping[str, Json] | None:
+    """The latest question before the flow whose proven answer was the flow's peer."""
+    fitting = [
+        row
+        for row in findings.dns
+        if row.get("proven")
+        and flow.b in cast(list[Json], row.get("answers") or [])
+        and 0 < cast(int, row.get("asked_ns") or 0) <= flow.first_ns
+    ]
+    return max(fitting, key=lambda row: cast(int, row["asked_ns"]), default=None)
+
+
+def _said_inside(flow: Conversation, findings: Findings) -> str:
+    """SNI and HTTP host that went to the flow's own peer."""
+    words = []
+    for rows, field, title in (
+        (findings.sni, "name", "TLS for"),
+        (findings.http, "host", "HTTP for"),
+    ):
+        names = [
+            str(row.get(field) or "")
+            for row in rows
+            if row.get("server") == flow.b and row.get("port") == flow.b_port
+        ]
+        if listed := _few(names):
+            words.append(f"{title} {listed}")
+    return f" ({', '.join(words)})" if words else ""
+
+
+def _about_names(findings: Findings) -> Iterable[str]:
+    for rows, field, title in (
+        (findings.dns, "name", "DNS names asked for"),
+        (findings.sni, "name", "TLS server names"),
+        (findings.http, "host", "HTTP hosts"),
+        (findings.ssh, "banner", "SSH"),
+    ):
+        if listed := _few(str(row.get(field) or "") for row in rows):
+            yield f"{title}: {listed}."
+
+
+def _about_others(findings: Findings, question: Question, target: str) -> Iterable[str]:
+    """The largest further conversations, DNS left out since its names have been told."""
+    others = [
+        each
+        for each in findings.conversations
+        if each != findings.flow and each.b_port != 53 and "fragment" not in each.proto
+    ]
+    others.sort(key=lambda each: -each.bytes)
+    if not others:
+        return
+    told = []
+    for each in others[:_TALKS]:
+        name = _name_of(each.b, findings, question)
+        peer = _endpoint(each.b, each.b_port)
+        own = each.a in question.addresses
+        side = "" if own else f"{_endpoint(each.a, each.a_port)} with "
+        carried = f", carrying {each.tunnel}" if each.tunnel else ""
+        told.append(
+            f"{side}{each.proto.upper()} {peer}{f' ({name})' if name else ''}{carried}: {_amount(each)}"
+        )
+    more = len(others) - len(told)
+    further = f"; and {_count(more, 'other conversation')}" if more else ""
+    opening = f"{target} also talked to" if findings.flow else f"{target} talked to"
+    yield f"{opening} {'; '.join(told)}{further}."
+
+
+def _in_all(findings: Findings) -> str:
+    seconds = (findings.last_ns - findings.first_ns) / 1e9
+    start = _relative(round(findings.seconds_before_alert * 1e9))
+    talks = len(findings.conversations)
+    many = (
+        f"more than {talks} conversations" if findings.truncated else _count(talks, "conversation")
+    )
+    return f"In all {_count(findings.packets, 'packet')} and {many} within {_seconds(seconds)}, from {start}."
+
+
+def _name_of(address: str, findings: Findings, question: Question) -> str:
+    """The cluster's own name first; a DNS name is only what somebody's server said."""
+    return _short(question.names.get(address) or findings.names.get(address) or "")
+
+
+def _few(names: Iterable[str]) -> str:
+    unique = [each for each in dict.fromkeys(names) if each]
+    listed = ", ".join(map(_short, unique[:_FEW]))
+    return f"{listed} and {len(unique) - _FEW} more" if len(unique) > _FEW else listed
+
+
+def _short(text: str) -> str:
+    """Hostile text within a sentence: short, and in quotes where it could pass for words of ours."""
+    safe = printable(text, _WORDS)
+    return safe if _PLAIN.fullmatch(safe) else f'"{safe.replace(chr(34), "'")}"' if safe else ""
+
+
+def _amount(talk: Conversation) -> str:
+    packets = _count(talk.packets, "packet")
+    return f"{packets}, {_bytes(talk.bytes_ab)} out, {_bytes(talk.bytes_ba)} in"
+
+
+def _endpoint(address: str, port: int) -> str:
+    if not port:
+        return address
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def _relative(before_ns: int) -> str:
+    if before_ns == 0:
+        return "at the moment of the alert"
+    return f"{_seconds(abs(before_ns) / 1e9)} {'before' if before_ns > 0 else 'after'} the alert"
+
+
+def _seconds(seconds: float) -> str:
+    if seconds < 0.0995:
+        return f"{seconds * 1000:.3g} ms"
+    for unit, length, most in (("s", 1, 120), ("min", 60, 120 * 60), ("h", 3600, 48 * 3600)):
+        if seconds < most:
+            return f"{seconds / length:.{int(unit == 's')}f} {unit}"
+    return f"{seconds / 86400:.0f} days"
+
+
+def _bytes(count: int) -> str:
+    if count < 1000:
+        return f"{count} B"
+    size = float(count)
+    for unit in ("kB", "MB"):
+        size /= 1000
+        if size < 999.95:
+            return f"{size:.1f} {unit}"
+    return f"{size / 1000:.1f} GB"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

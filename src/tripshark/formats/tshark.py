@@ -1,0 +1,439 @@
+"""What tshark said about one packet: reads `-T ek`, one JSON object per line.
+
+Why `-T ek`: packets choose the text in almost every field, and JSON is the only one of tshark's outputs that
+packets cannot break out of (`fields` and `tabs` join several values with a character that may stand in a value).
+It costs about a tenth more than `-T fields`. With `-n` and addresses only, no name inside the file (name
+resolution block, DNS answer) can pass for an address.
+
+Addresses and ports are always those of the *outermost* IP header: of several values that a tunnel or a quoted
+packet gives, the first. What is inside a tunnel is named in `Frame.tunnel`.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from functools import lru_cache
+from ipaddress import ip_address
+from typing import Final
+
+import msgspec
+
+from tripshark.errors import BadInput
+
+MAX_LINE = 1 << 20  # bytes of one line; a packet that needs more is counted as unread
+MAX_VALUES = 64  # of one field in one packet
+
+_FIELDS: Final = (
+    *("frame.number", "frame.time_epoch", "frame.len", "frame.protocols"),
+    *("ip.src", "ip.dst", "ip.proto", "ipv6.src", "ipv6.dst", "ipv6.nxt"),
+    *("tcp.srcport", "tcp.dstport", "tcp.flags", "tcp.stream"),
+    *(
+        "udp.srcport",
+        "udp.dstport",
+        "udp.stream",
+        "sctp.srcport",
+        "sctp.dstport",
+        "icmp.type",
+        "icmpv6.type",
+    ),
+    "_ws.col.Protocol",
+    *("dns.id", "dns.flags.response", "dns.flags.rcode"),
+    *("dns.count.queries", "dns.count.answers", "dns.count.auth_rr", "dns.count.add_rr"),
+    *(
+        "dns.qry.name",
+        "dns.qry.type",
+        "dns.resp.name",
+        "dns.resp.type",
+        "dns.a",
+        "dns.aaaa",
+        "dns.cname",
+    ),
+    *(
+        "tls.handshake.type",
+        "tls.handshake.extensions_server_name",
+        "tls.handshake.extensions_alpn_str",
+    ),
+    *("http.host", "http.request.method", "http.request.uri"),
+    *("http2.headers.authority", "http2.headers.method", "http2.headers.path"),
+    "ssh.protocol",
+)
+
+ARGUMENTS: Final = (
+    "-n",  # no names
+    "-Q",  # only real errors on stderr
+    "-T",
+    "ek",
+    *(word for name in _FIELDS for word in ("-e", name)),
+    "-r",
+    "-",  # the file is descriptor 0: tshark opens nothing by name
+)
+"""What follows `tshark` on the command line."""
+
+
+class DnsMessage(msgspec.Struct, frozen=True, gc=False):
+    """One DNS message. `questions` are (name, type), `answers` (owner, type, value) of the answer section.
+
+    Only A, AAAA and CNAME answers have a value; the others have "".
+    """
+
+    id: int
+    response: bool
+    rcode: int
+    questions: tuple[tuple[str, int], ...]
+    answers: tuple[tuple[str, int, str], ...]
+
+
+class Hello(msgspec.Struct, frozen=True, gc=False):
+    """A TLS client hello, over TCP or in a QUIC packet."""
+
+    names: tuple[str, ...]  # SNI
+    alpn: tuple[str, ...]
+
+
+class Request(msgspec.Struct, frozen=True, gc=False):
+    """An HTTP request, version 1 or 2 in clear text."""
+
+    host: str
+    method: str
+    uri: str
+
+
+class Frame(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One packet as tshark saw it. Text is as it came: hostile."""
+
+    number: int  # as Wireshark numbers rows; alert rows have numbers too
+    time_ns: int
+    length: int  # bytes on the wire
+    is_packet: bool  # False: a systemd-journal row or another block that is no packet
+    src: str = ""  # canonical address, "" where there is no IP header
+    dst: str = ""
+    transport: str = (
+        ""  # "tcp", "udp", "icmp", "gre", …; "udp fragment" for one without its header
+    )
+    sport: int = 0
+    dport: int = 0
+    stream: int = -1  # tshark's number of the TCP or UDP conversation
+    tcp_flags: int = 0
+    icmp_type: int = -1
+    tunnel: str = ""  # what carries another IP packet inside: "vxlan", "gre", "ipv6", …
+    protocol: str = ""  # the packet list's column
+    dns: tuple[DnsMessage, ...] = ()
+    hello: Hello | None = None
+    requests: tuple[Request, ...] = ()
+    ssh: str = ""
+
+    @property
+    def opens(self) -> bool:
+        """A TCP SYN that is no answer."""
+        return self.tcp_flags & 0x12 == 0x02
+
+
+Scalar = str | int | float
+_Values = list[Scalar]
+
+
+class _Layers(
+    msgspec.Struct, gc=False, rename=lambda name: "_ws_col_Protocol" if name == "column" else name
+):
+    """The fields of one line; every one may be missing, and has one value per occurrence in the packet."""
+
+    frame_number: _Values = []
+    frame_time_epoch: _Values = []
+    frame_len: _Values = []
+    frame_protocols: _Values = []
+    ip_src: _Values = []
+    ip_dst: _Values = []
+    ip_proto: _Values = []
+    ipv6_src: _Values = []
+    ipv6_dst: _Values = []
+    ipv6_nxt: _Values = []
+    tcp_srcport: _Values = []
+    tcp_dstport: _Values = []
+    tcp_flags: _Values = []
+    tcp_stream: _Values = []
+    udp_srcport: _Values = []
+    udp_dstport: _Values = []
+    udp_stream: _Values = []
+    sctp_srcport: _Values = []
+    sctp_dstport: _Values = []
+    icmp_type: _Values = []
+    icmpv6_type: _Values = []
+    column: _Values = []
+    dns_id: _Values = []
+    dns_flags_response: _Values = []
+    dns_flags_rcode: _Values = []
+    dns_count_queries: _Values = []
+    dns_count_answers: _Values = []
+    dns_count_auth_rr: _Values = []
+    dns_count_add_rr: _Values = []
+    dns_qry_name: _Values = []
+    dns_qry_type: _Values = []
+    dns_resp_name: _Values = []
+    dns_resp_type: _Values = []
+    dns_a: _Values = []
+    dns_aaaa: _Values = []
+    dns_cname: _Values = []
+    tls_handshake_type: _Values = []
+    tls_handshake_extensions_server_name: _Values = []
+    tls_handshake_extensions_alpn_str: _Values = []
+    http_host: _Values = []
+    http_request_method: _Values = []
+    http_request_uri: _Values = []
+    http2_headers_authority: _Values = []
+    http2_headers_method: _Values = []
+    http2_headers_path: _Values = []
+    ssh_protocol: _Values = []
+
+
+class _Line(msgspec.Struct, gc=False):
+    layers: _Layers | None = None  # absent in the index line before each packet
+
+
+_decoder = msgspec.json.Decoder(_Line)
+
+_NOT_PACKETS = frozenset({"systemd_journal", "sysdig", "sysdig_event", "pcapng", "file-pcapng"})
+_TRANSPORTS = {1: "icmp", 6: "tcp", 17: "udp", 44: "ipv6", 58: "icmpv6", 132: "sctp"}
+_EPOCH = re.compile(r"(\d{1,10})(?:\.(\d{1,9})\d*)?")
+_ISO = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?Z")
+_VERSION = re.compile(r"TShark(?: \([^)]{0,40}\))? (\d[\w.+~-]{0,40})")
+_A, _CNAME, _AAAA = 1, 5, 28
+_NO_VALUES: _Values = []
+
+
+def decode(line: bytes) -> Frame | None:
+    """One line of output; None for the lines between packets. Raises `BadInput`."""
+    if not line.strip() or line.startswith(b'{"index"'):
+        return None
+    try:
+        layers = _read(line).layers
+        return None if layers is None else _frame(layers)
+    except (msgspec.MsgspecError, ValueError, IndexError, RecursionError) as problem:
+        raise BadInput(
+            "this is no line that tshark -T ek writes", where=str(line[:60]), hint=str(problem)
+        ) from problem
+
+
+def version(output: bytes) -> str:
+    """`TShark 4.0.17` from the output of `tshark --version`. Raises `BadInput`."""
+    match = _VERSION.match(output[:200].decode("utf-8", "replace"))
+    if match is None:
+        raise BadInput("this is not the version of a tshark")
+    return f"TShark {match[1]}"
+
+
+def complaint(stderr: bytes) -> str:
+    """What tshark complained about, as one line; "" where it did not. Hostile text, bounded.
+
+    That it runs as root, or may not read a Lua script, is how we want it and no complaint.
+    """
+    lines = stderr[:4096].decode("utf-8", "replace").splitlines()
+    said = [
+        line.removeprefix("tshark: ").strip()
+        for line in lines
+        if line.strip() and not line.startswith("Running as user") and "init.lua" not in line
+    ]
+    return " ".join(said)[:300]
+
+
+def _read(line: bytes) -> _Line:
+    try:
+        return _decoder.decode(line)
+    except msgspec.DecodeError:
+        # Some versions let bytes that are not UTF-8 through; they must not cost us the packet.
+        return _decoder.decode(line.decode("utf-8", "replace"))
+
+
+def _frame(of: _Layers) -> Frame:
+    protocols = str(of.frame_protocols[0]).split(":") if of.frame_protocols else []
+    number, time_ns = _number(of.frame_number[0]), _time(str(of.frame_time_epoch[0]))
+    length = _number(of.frame_len[0]) if of.frame_len else 0
+    protocol = str(of.column[0]) if of.column else ""
+    if not protocols or protocols[0] in _NOT_PACKETS:
+        return Frame(number=number, time_ns=time_ns, length=length, is_packet=False)
+    ip = next((at for at, each in enumerate(protocols) if each in {"ip", "ipv6"}), None)
+    if ip is None:
+        src, dst, inner = _NO_VALUES, _NO_VALUES, _NO_VALUES
+    elif protocols[ip] == "ip":
+        src, dst, inner = of.ip_src, of.ip_dst, of.ip_proto
+    else:
+        src, dst, inner = of.ipv6_src, of.ipv6_dst, of.ipv6_nxt
+    if ip is None or not src or not dst:  # no IP header, or one cut short
+        return Frame(
+            number=number, time_ns=time_ns, length=length, is_packet=True, protocol=protocol
+        )
+    above = [each for each in protocols[ip + 1 :] if not each.startswith(("ipv6.", "_ws."))]
+    transport = above[0] if above and above[0] != "data" else _headless(inner)
+    icmp = "icmp" in above or "icmpv6" in above  # it may quote a packet: not said, only repeated
+    sport, dport, stream = _ports(of, transport)
+    return Frame(
+        number=number,
+        time_ns=time_ns,
+        length=length,
+        is_packet=True,
+        src=_address(str(src[0])),
+        dst=_address(str(dst[0])),
+        transport=transport,
+        sport=sport,
+        dport=dport,
+        stream=stream,
+        tcp_flags=_first(of.tcp_flags) if transport == "tcp" else 0,
+        icmp_type=_first(of.icmp_type or of.icmpv6_type, -1) if icmp else -1,
+        tunnel=_tunnel(above),
+        protocol=protocol,
+        dns=_dns(of) if of.dns_id and not icmp else (),
+        hello=_hello(of) if of.tls_handshake_type and not icmp else None,
+        requests=_requests(of) if not icmp else (),
+        ssh=str(of.ssh_protocol[0]) if of.ssh_protocol and not icmp else "",
+    )
+
+
+def _headless(inner: _Values) -> str:
+    """No transport header in this packet: a later fragment, one cut short, or a protocol nobody knows."""
+    number = _first(inner, -1)
+    known = _TRANSPORTS.get(number)
+    return f"{known} fragment" if known else f"ip protocol {number}"
+
+
+def _ports(of: _Layers, transport: str) -> tuple[int, int, int]:
+    match transport:
+        case "tcp":
+            return _first(of.tcp_srcport), _first(of.tcp_dstport), _first(of.tcp_stream, -1)
+        case "udp":
+            return _first(of.udp_srcport), _first(of.udp_dstport), _first(of.udp_stream, -1)
+        case "sctp":
+            return _first(of.sctp_srcport), _first(of.sctp_dstport), -1
+        case _:
+            return 0, 0, -1
+
+
+def _tunnel(above: list[str]) -> str:
+    """What holds the next IP packet inside this one, "" where there is none or it is an ICMP error's quote."""
+    for at, each in enumerate(above):
+        if each in {"icmp", "icmpv6"}:
+            return ""
+        if each in {"ip", "ipv6"}:
+            outer = [name for name in above[:at] if name not in {"eth", "ethertype", "udp"}]
+            return outer[0] if outer else each
+    return ""
+
+
+def _dns(of: _Layers) -> tuple[DnsMessage, ...]:
+    """Deal the packet's flat lists out to its messages, as their own counters say.
+
+    A packet whose counters do not add up (cut short, or a lie) keeps its questions and loses its answers:
+    nothing may be concluded from an answer that cannot be assigned.
+    """
+    messages = []
+    questions = list(zip(map(str, of.dns_qry_name), map(_number, of.dns_qry_type), strict=False))
+    records, aligned = _records(of)
+    asked = recorded = 0
+    for at, id in enumerate(of.dns_id[:MAX_VALUES]):
+        last = at == len(of.dns_id) - 1
+        queries, answers = _at(of.dns_count_queries, at), _at(of.dns_count_answers, at)
+        more = _at(of.dns_count_auth_rr, at) + _at(of.dns_count_add_rr, at)
+        end = len(questions) if last else asked + queries
+        aligned = aligned and (not last or recorded + answers + more == len(records))
+        messages.append(
+            DnsMessage(
+                id=_number(id),
+                response=str(_value(of.dns_flags_response, at)).lower() in {"1", "true"},
+                rcode=_at(of.dns_flags_rcode, min(at, len(of.dns_flags_rcode) - 1)),
+                questions=tuple(questions[asked:end][:MAX_VALUES]),
+                answers=tuple(records[recorded : recorded + answers][:MAX_VALUES]),
+            )
+        )
+        asked, recorded = end, recorded + answers + more
+    if aligned:
+        return tuple(messages)
+    return tuple(msgspec.structs.replace(each, answers=()) for each in messages)
+
+
+def _records(of: _Layers) -> tuple[list[tuple[str, int, str]], bool]:
+    """(owner, type, value) of every resource record, and whether each value surely belongs to its owner."""
+    values = {
+        _A: iter([str(each) for each in of.dns_a]),
+        _AAAA: iter([str(each) for each in of.dns_aaaa]),
+        _CNAME: iter([str(each) for each in of.dns_cname]),
+    }
+    none: list[str] = []
+    records = [
+        (str(owner), kind, next(values.get(kind, iter(none)), ""))
+        for owner, kind in zip(of.dns_resp_name, map(_number, of.dns_resp_type), strict=False)
+    ]
+    left_over = any(next(each, None) is not None for each in values.values())
+    missing = any(kind in values and not value for _, kind, value in records)
+    equal = len(of.dns_resp_name) == len(of.dns_resp_type)
+    return records, equal and not left_over and not missing
+
+
+def _hello(of: _Layers) -> Hello | None:
+    if not any(_number(each) == 1 for each in of.tls_handshake_type[:MAX_VALUES]):
+        return None
+    return Hello(
+        names=tuple(map(str, of.tls_handshake_extensions_server_name[:MAX_VALUES])),
+        alpn=tuple(map(str, of.tls_handshake_extensions_alpn_str[:MAX_VALUES])),
+    )
+
+
+def _requests(of: _Layers) -> tuple[Request, ...]:
+    if not (of.http_request_method or of.http_host or of.http2_headers_method):
+        return ()
+    requests = []
+    for hosts, methods, uris in (
+        (of.http_host, of.http_request_method, of.http_request_uri),
+        (of.http2_headers_authority, of.http2_headers_method, of.http2_headers_path),
+    ):
+        # A request without a Host header shifts the list: then no host is claimed for any.
+        whose = hosts if len(hosts) == max(len(methods), 1) else []
+        requests += [
+            Request(
+                host=str(_value(whose, at)),
+                method=str(_value(methods, at)),
+                uri=str(_value(uris, at)),
+            )
+            for at in range(min(max(len(methods), len(whose)), MAX_VALUES))
+        ]
+    return tuple(requests)
+
+
+def _number(value: Scalar) -> int:
+    """`53`, `"53"` or `"0x0035"`."""
+    if isinstance(value, int):
+        return value
+    if isinstance(value, str) and len(value) <= 24:
+        return int(value, 0)
+    raise ValueError("not a whole number")
+
+
+def _value(values: _Values, at: int) -> Scalar:
+    """The `at`-th value, "" where there is none."""
+    return values[at] if 0 <= at < len(values) else ""
+
+
+def _at(values: _Values, at: int) -> int:
+    value = _value(values, at)
+    return 0 if value == "" else _number(value)
+
+
+def _first(values: _Values, empty: int = 0) -> int:
+    return _number(values[0]) if values else empty
+
+
+def _time(text: str) -> int:
+    """Nanoseconds since 1970 from `1790000000.000340563`, or from ISO 8601 as versions after 4.2 may write it."""
+    if match := _EPOCH.fullmatch(text):
+        seconds = int(match[1])
+    elif match := _ISO.fullmatch(text):
+        seconds = int(datetime.fromisoformat(match[1] + "+00:00").timestamp())
+    else:
+        raise ValueError("not a time after 1970")
+    time_ns = seconds * 1_000_000_000 + int((match[2] or "").ljust(9, "0"))
+    if not 0 <= time_ns < 1 << 63:
+        raise ValueError("a time that 64 bits cannot hold")
+    return time_ns
+
+
+@lru_cache(maxsize=8192)
+def _address(text: str) -> str:
+    return str(ip_address(text))
