@@ -1,0 +1,152 @@
+"""One database connection in one thread of its own, so that the event loop never waits for a disk.
+
+The only place that knows SQLite. `synchronous=FULL`: a commit is on disk when it returns, because the journal's
+segments are deleted on the strength of it; with NORMAL a power cut could take back what the journal no longer has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from sqlalchemy import URL, Connection, Engine, StaticPool, create_engine, event
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from tripshark.errors import Permanent, Transient, TripsharkError
+from tripshark.store.disk import make_folders, refused
+from tripshark.store.schema import migrate
+
+T = TypeVar("T")
+_WRITING = "tripshark_writing"
+
+_PASSING = {  # primary result codes of SQLite: another try may work
+    sqlite3.SQLITE_BUSY: ("the catalogue is locked by another program", "it is tried again"),
+    sqlite3.SQLITE_LOCKED: ("the catalogue is locked", "it is tried again"),
+    sqlite3.SQLITE_FULL: ("the disk is full", "free space on it; nothing else is needed"),
+    sqlite3.SQLITE_IOERR: (
+        "the disk below the catalogue failed",
+        "the kernel's log (dmesg) says what is wrong with it",
+    ),
+    sqlite3.SQLITE_NOMEM: ("no memory left for the catalogue", "give Tripshark more memory"),
+    sqlite3.SQLITE_INTERRUPT: ("the catalogue was interrupted", "it is tried again"),
+}
+_LASTING = {
+    sqlite3.SQLITE_CORRUPT: "move the file away and start again: evidence and manifests are not in it",
+    sqlite3.SQLITE_NOTADB: "this file is no catalogue: move it away and start again",
+    sqlite3.SQLITE_READONLY: "give the file and its folder to the user Tripshark runs as",
+    sqlite3.SQLITE_CANTOPEN: "give the file and its folder to the user Tripshark runs as",
+    sqlite3.SQLITE_PERM: "give the file and its folder to the user Tripshark runs as",
+}
+
+
+class Database:
+    """Runs functions over a connection, one after the other, each in a transaction of its own."""
+
+    def __init__(self, engine: Engine, where: str) -> None:
+        self._engine = engine
+        self._where = where
+        self._thread = ThreadPoolExecutor(1, "catalogue")
+
+    @classmethod
+    async def open(cls, path: Path, *, busy_seconds: float = 5.0) -> Database:
+        """Open or create the SQLite file and bring it to today's schema.
+
+        `busy_seconds` is how long another program's lock is waited for. Raises `Permanent` for a file that is no
+        catalogue, `Transient` when disk or lock refuse.
+        """
+        try:
+            make_folders(path.parent)
+        except OSError as error:
+            raise refused(error, path.parent) from error
+        database = cls(_sqlite(path, busy_seconds), str(path))
+        try:
+            await database.write(migrate)
+        except BaseException:
+            await database.close()
+            raise
+        return database
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """What `work` finds, at one moment."""
+        return await self._run(work, writing=False)
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """Everything `work` does, durable when this returns, or nothing of it.
+
+        A caller that is cancelled does not know which.
+        """
+        return await self._run(work, writing=True)
+
+    async def close(self) -> None:
+        """Close the connection after what is under way. Calling twice is harmless."""
+        self._thread.submit(self._engine.dispose)
+        await asyncio.to_thread(self._thread.shutdown)
+
+    async def _run(self, work: Callable[[Connection], T], *, writing: bool) -> T:
+        def run() -> T:
+            try:
+                with self._engine.connect() as connection:
+                    chosen = connection.execution_options(**{_WRITING: writing})
+                    with chosen.begin():
+                        return work(chosen)
+            except SQLAlchemyError as error:
+                raise self._told(error) from error
+            except OverflowError as error:
+                raise Permanent(
+                    "a number is beyond 64 bits", where=self._where, hint="please report this"
+                ) from error
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, run)
+        except RuntimeError as error:
+            if "shutdown" in str(error):
+                raise Transient("the catalogue is closed", hint="Tripshark is stopping") from None
+            raise
+
+    def _told(self, error: SQLAlchemyError) -> TripsharkError:
+        cause = error.orig if isinstance(error, DBAPIError) else None
+        code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
+        if code in _PASSING:
+            message, hint = _PASSING[code]
+            return Transient(message, where=self._where, hint=hint, after=1.0)
+        return Permanent(
+            f"the catalogue cannot be used: {str(cause or error)[:300]}",
+            where=self._where,
+            hint=_LASTING.get(code, "please report this with the lines above it"),
+        )
+
+
+def _sqlite(path: Path, busy_seconds: float) -> Engine:
+    engine = create_engine(
+        URL.create("sqlite", database=str(path)),
+        poolclass=StaticPool,
+        connect_args={
+            "timeout": busy_seconds,
+            "check_same_thread": False,  # one thread uses it; closing may happen in another
+            "isolation_level": None,  # we say BEGIN ourselves, see below
+        },
+    )
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: sqlite3.Connection, _: object) -> None:
+        path.chmod(0o640)
+        for pragma in (
+            "journal_mode=WAL",  # readers (`tripshark incidents`) never stop the writer
+            "synchronous=FULL",
+            "foreign_keys=ON",
+            "trusted_schema=OFF",
+            "cell_size_check=ON",
+        ):
+            connection.execute(f"PRAGMA {pragma}").close()
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # A write takes its lock at once: taking it halfway could fail in a transaction that has already read.
+        writing = connection.get_execution_options().get(_WRITING)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+
+    return engine
