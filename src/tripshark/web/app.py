@@ -1,0 +1,144 @@
+"""How a request gets to its handler: alerts first, then the API, with one error shape for whatever goes wrong."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from ipaddress import ip_address
+from typing import Protocol
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route as StarletteRoute
+from starlette.types import Message, Receive, Scope, Send
+
+from tripshark.errors import BadInput, Denied, NotFound, Permanent, TripsharkError
+from tripshark.web.answers import problem
+from tripshark.web.parts import Parts
+from tripshark.web.routes import ROUTES, Route
+
+log = logging.getLogger("tripshark.web")
+
+
+class Alerts(Protocol):
+    """The webhook: an ASGI application which knows its own requests."""
+
+    def owns(self, scope: Scope) -> bool: ...
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
+
+
+class MethodNotAllowed(BadInput):
+    code = "method_not_allowed"
+    http_status = 405
+
+
+class Misdirected(Denied):
+    """The caller used a name that is not ours: a web page may have made it mean this machine."""
+
+    http_status = 403
+
+
+class App:
+    """Everything that answers on one listener. Either part may be missing: alerts can have a listener of their own."""
+
+    def __init__(self, parts: Parts | None, alerts: Alerts | None) -> None:
+        self._alerts = alerts
+        routes = ROUTES if parts is not None else ()
+        self._api = Starlette(
+            routes=[
+                StarletteRoute(
+                    each.path, _endpoint(each, parts), methods=[each.method], name=each.path
+                )
+                for each in routes
+                if parts is not None
+            ],
+            exception_handlers={HTTPException: _http_problem},
+        )
+        self._api.router.redirect_slashes = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            if self._alerts is not None and self._alerts.owns(scope):
+                await self._alerts(scope, receive, watched)
+            else:
+                await self._api.router(scope, receive, watched)
+        except HTTPException as error:
+            await _of_http(error)(scope, receive, send)
+        except Exception:
+            # The boundary: whatever failed, the caller gets the one shape and the log gets the trace.
+            log.exception("a request failed: %s %r", scope["method"], scope["path"][:200])
+            if started:
+                raise
+            failed = Permanent("something failed in here", hint="the log says what")
+            await problem(failed)(scope, receive, send)
+
+
+def _endpoint(route: Route, parts: Parts) -> Callable[[Request], Awaitable[Response]]:
+    is_open = route.is_open or (route.path == "/metrics" and parts.metrics_open)
+
+    async def answer(request: Request) -> Response:
+        try:
+            if not is_open:
+                _let_in(request, parts)
+            return await route.handler(request, parts)
+        except TripsharkError as error:
+            return problem(error, challenge=parts.gate.challenge)
+
+    return answer
+
+
+def _let_in(request: Request, parts: Parts) -> None:
+    denied = parts.gate.refuse(request.scope["headers"])
+    if denied is not None:
+        raise denied
+    if parts.gate.is_open and not _is_our_name(request.headers.get("host", ""), parts.hosts):
+        raise Misdirected(
+            "this is not a name of this machine",
+            where="Host",
+            hint="use http://127.0.0.1 or http://localhost",
+        )
+
+
+def _is_our_name(host: str, names: frozenset[str]) -> bool:
+    """An address, localhost or a name we were told. Without credentials a foreign name may be DNS rebinding."""
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+    name = name.strip("[]").lower()
+    if name in {"localhost", ""} or name in names:
+        return True
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+async def _http_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101  # registered for nothing else
+    return _of_http(error)
+
+
+def _of_http(error: HTTPException) -> Response:
+    """Starlette's own 404 and 405 in the one shape."""
+    if error.status_code == 405:
+        answer = problem(MethodNotAllowed("this path does not take that method"))
+        answer.headers["allow"] = (error.headers or {}).get("allow", "GET")
+        return answer
+    if error.status_code == 404:
+        return problem(
+            NotFound("nothing is here", hint="GET /v1/openapi.json lists what there is")
+        )
+    refused = BadInput("the request cannot be understood")
+    answer = problem(refused)
+    answer.status_code = error.status_code
+    return answer

@@ -1,0 +1,248 @@
+"""Evidence files over HTTP: by the names the manifest gives, in ranges, never changed since they were sealed.
+
+The entity tag of a sealed file is its SHA-256 out of the manifest: who has the file can check it against the tag,
+and a range asked for with `If-Range` is certain to be of the same file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import stat
+import tempfile
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from tripshark.errors import BadInput, NotFound, Permanent, TripsharkError
+from tripshark.model.evidence import IncidentId, Manifest, file_name, incident_id, read_manifest
+from tripshark.web.answers import SAFE, problem
+from tripshark.web.parts import Parts
+
+CHUNK = 1 << 18
+MANIFEST = "manifest.json"
+BESIDE = frozenset({"findings.json", "timeline.jsonl", "report.html", "custody.jsonl"})
+_MEDIA = {
+    ".pcapng": "application/x-pcapng",
+    ".pcap": "application/vnd.tcpdump.pcap",
+    ".json": "application/json",
+    ".jsonl": "application/jsonl",
+}
+
+
+class NoSuchRange(BadInput):
+    """The range lies outside the file."""
+
+    code = "range_not_satisfiable"
+    http_status = 416
+
+
+async def serve(request: Request, parts: Parts) -> Response:
+    """One file of one incident's evidence. Raises `NotFound`, `BadInput`."""
+    id = incident_id(request.path_params["id"])
+    name = file_name(request.path_params["name"])
+    who = f"api:{request.client.host if request.client else ''}"
+    folder = Path(await asyncio.to_thread(parts.vault.folder, id))
+    manifest, digest = await asyncio.to_thread(_manifest, folder)
+    sealed = {each.name: each.sha256 for each in manifest.files}
+    if name == MANIFEST:
+        served = await _open(folder / name, id, digest)
+    elif name in sealed:
+        served = await _open(folder / name, id, sealed[name])
+    elif name in BESIDE:
+        served = await _open(folder / name, id, "")
+    elif name.endswith(".pcap") and (source := name + "ng") in sealed:
+        served = await _converted(folder / source, id, name, parts)
+    else:
+        raise _nothing(id, name, tuple(sealed))
+    if (
+        request.method == "GET"
+        and not _is_known(request, served.tag)
+        and parts.custody is not None
+    ):
+        try:
+            await asyncio.to_thread(parts.custody, id, name, who)
+        except BaseException:
+            served.close()
+            raise
+    return served
+
+
+def _manifest(folder: Path) -> tuple[Manifest, str]:
+    try:
+        data = (folder / MANIFEST).read_bytes()
+    except OSError as error:
+        raise NotFound(
+            f"the evidence has no manifest: {error.strerror}", where=folder.name
+        ) from error
+    return read_manifest(data), sha256(data).hexdigest()
+
+
+def _nothing(id: IncidentId, name: str, names: tuple[str, ...]) -> NotFound:
+    return NotFound(
+        f"no file {name} in this evidence",
+        where=id,
+        hint="there are " + ", ".join((*names, MANIFEST)),
+    )
+
+
+async def _open(path: Path, id: IncidentId, digest: str) -> FileAnswer:
+    def work() -> FileAnswer:
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError as error:
+            raise NotFound(
+                f"no file {path.name} in this evidence yet", where=id, hint="is it analysed?"
+            ) from error
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(descriptor)
+            raise NotFound(f"{path.name} is not a file", where=id)
+        tag = digest or _hash(descriptor, status.st_size)
+        return FileAnswer(
+            descriptor=descriptor, size=status.st_size, tag=tag, name=f"{id}-{path.name}"
+        )
+
+    return await asyncio.to_thread(work)
+
+
+def _hash(descriptor: int, size: int) -> str:
+    digest = sha256()
+    at = 0
+    while at < size and (piece := os.pread(descriptor, CHUNK, at)):
+        digest.update(piece)
+        at += len(piece)
+    return digest.hexdigest()
+
+
+async def _converted(source: Path, id: IncidentId, name: str, parts: Parts) -> FileAnswer:
+    """A classic pcap, made for this answer: names, alert rows and counters are left behind."""
+    convert = parts.to_pcap
+    if convert is None:
+        raise Permanent(
+            "this server cannot write classic pcap", where=id, hint=f"take {source.name} instead"
+        )
+
+    def work() -> FileAnswer:
+        with tempfile.TemporaryDirectory(prefix="pcap-", dir=parts.scratch) as folder:
+            made = Path(folder) / name
+            convert(source, made)
+            descriptor = os.open(made, os.O_RDONLY | os.O_CLOEXEC)
+        size = os.fstat(descriptor).st_size
+        return FileAnswer(
+            descriptor=descriptor, size=size, tag=_hash(descriptor, size), name=f"{id}-{name}"
+        )
+
+    return await asyncio.to_thread(work)
+
+
+@dataclass(frozen=True, slots=True)
+class _Range:
+    start: int
+    end: int  # exclusive
+
+
+class FileAnswer(Response):
+    """Sends an open file, whole or one range of it, and closes it. Several ranges get the whole file (RFC 9110)."""
+
+    def __init__(self, *, descriptor: int, size: int, tag: str, name: str) -> None:
+        super().__init__(headers=SAFE)
+        self._descriptor = descriptor
+        self._size = size
+        self.tag = f'"{tag}"'
+        self._name = name
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._serve(Request(scope), send)
+        except TripsharkError as error:
+            answer = problem(error)
+            answer.headers["content-range"] = f"bytes */{self._size}"
+            await answer(scope, receive, send)
+        finally:
+            self.close()
+
+    async def _serve(self, request: Request, send: Send) -> None:
+        media = _MEDIA.get(Path(self._name).suffix, "application/octet-stream")
+        headers = {
+            **SAFE,
+            "cache-control": "private, no-cache",  # may be kept, must be asked about
+            "content-security-policy": "default-src 'none'; frame-ancestors 'none'; sandbox",
+            "etag": self.tag,
+            "accept-ranges": "bytes",
+            "content-type": media,
+            "content-disposition": f'attachment; filename="{self._name}"',
+        }
+        if _is_known(request, self.tag):
+            await _start(send, 304, headers)
+            await send({"type": "http.response.body", "body": b""})
+            return
+        wanted = self._range(request)
+        start, end = (wanted.start, wanted.end) if wanted else (0, self._size)
+        headers["content-length"] = str(end - start)
+        if wanted:
+            headers["content-range"] = f"bytes {start}-{end - 1}/{self._size}"
+        await _start(send, 206 if wanted else 200, headers)
+        if request.method == "HEAD":
+            await send({"type": "http.response.body", "body": b""})
+            return
+        while start < end:
+            piece = await asyncio.to_thread(
+                os.pread, self._descriptor, min(CHUNK, end - start), start
+            )
+            if not piece:
+                raise RuntimeError(f"{self._name} became shorter while it was sent")
+            start += len(piece)
+            await send({"type": "http.response.body", "body": piece, "more_body": start < end})
+        if not headers["content-length"].strip("0"):
+            await send({"type": "http.response.body", "body": b""})
+
+    def _range(self, request: Request) -> _Range | None:
+        """The one range asked for; None means the whole file. Raises `NoSuchRange`."""
+        value = request.headers.get("range", "")
+        condition = request.headers.get("if-range")
+        if request.method != "GET" or (condition is not None and condition != self.tag):
+            return None
+        match = re.fullmatch(r"bytes=\s*([0-9]{0,18})-([0-9]{0,18})\s*", value)
+        if match is None or not (match[1] or match[2]):
+            return None
+        if match[1]:
+            start = int(match[1])
+            end = min(self._size, int(match[2]) + 1) if match[2] else self._size
+            if match[2] and int(match[2]) < start:
+                return None
+        else:
+            start, end = max(0, self._size - int(match[2])), self._size
+        if start >= end:
+            raise NoSuchRange(f"the file has {self._size} bytes", where="Range")
+        return _Range(start, end)
+
+
+def _is_known(request: Request, tag: str) -> bool:
+    """The caller has this very file."""
+    known = request.headers.get("if-none-match", "")
+    return known.strip() == "*" or tag in [
+        each.strip().removeprefix("W/") for each in known.split(",")
+    ]
+
+
+async def _start(send: Send, status: int, headers: dict[str, str]) -> None:
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [
+                (name.encode(), value.encode("latin-1")) for name, value in headers.items()
+            ],
+        }
+    )

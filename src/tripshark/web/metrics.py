@@ -1,0 +1,186 @@
+"""What Prometheus sees. Every label has a closed set of values: nothing out of an alert becomes a label."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from tripshark.model.evidence import Word
+from tripshark.model.plan import Reason
+from tripshark.model.target import Target
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_VIA = frozenset({"webhook", "file", "stdin", "manual"})
+_ANSWER = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0)
+_FREEZE = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Now:
+    """What is asked for at each scrape."""
+
+    targets: Sequence[Target] | None  # None: the recorder is away
+    refusals: Mapping[str, int]
+    journal_waiting: int
+    journal_bytes: int
+    falco_gaps: int
+    falco_late: int
+    falco_kernel_drops: int
+    falco_queue_drops: int
+    falco_unheard: int
+    evidence_bytes: int
+
+
+class Metrics:
+    """Counts; implements `ports.Meter` and what the alert sources ask for."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._alerts = Counter(
+            "tripshark_alerts",
+            "Alerts by the way they came and what became of them at the door.",
+            ("via", "outcome"),
+            registry=self._registry,
+        )
+        self._answer = Histogram(
+            "tripshark_alert_answer_seconds",
+            "From an alert's last byte to its answer, durable.",
+            buckets=_ANSWER,
+            registry=self._registry,
+        )
+        self._freeze = Histogram(
+            "tripshark_alert_to_frozen_seconds",
+            "From an alert's acceptance to its target's frozen history.",
+            buckets=_FREEZE,
+            registry=self._registry,
+        )
+        self._captures = Counter(
+            "tripshark_captures",
+            "Captures that ended, by the ledger's word.",
+            ("word",),
+            registry=self._registry,
+        )
+        for word in Word:
+            self._captures.labels(word.value)
+        self._running = Gauge(
+            "tripshark_captures_running", "Captures under way.", registry=self._registry
+        )
+        self._by_outcome: dict[tuple[str, str], Counter] = {}
+        self._rings = _RingTotals()
+
+    def alert(self, via: str, outcome: str, seconds: float) -> None:
+        """One alert was answered."""
+        counter = self._by_outcome.get((via, outcome))
+        if counter is None:
+            counter = self._alerts.labels(via if via in _VIA else "other", outcome)
+            self._by_outcome[via, outcome] = counter
+        counter.inc()
+        if outcome in ("accepted", "duplicate"):
+            self._answer.observe(seconds)
+
+    def frozen(self, seconds: float) -> None:
+        """A capture began."""
+        self._freeze.observe(max(0.0, seconds))
+        self._running.inc()
+
+    def sealed(self, word: Word) -> None:
+        """A capture ended."""
+        self._captures.labels(word.value).inc()
+        self._running.dec()
+
+    def exposition(self, now: Now) -> bytes:
+        """The text that Prometheus reads."""
+        moment = CollectorRegistry(auto_describe=False)
+        moment.register(_Fixed(tuple(self._of(now))))
+        return generate_latest(self._registry) + generate_latest(moment)
+
+    def _of(self, now: Now) -> Iterable[Metric]:
+        refusals = CounterMetricFamily(
+            "tripshark_refusals", "Alerts that led to no capture, by reason.", labels=("reason",)
+        )
+        for reason in Reason:
+            refusals.add_metric((reason.value,), now.refusals.get(reason.value, 0))
+        yield refusals
+        yield _gauge("tripshark_recorder_up", "The recorder answers.", now.targets is not None)
+        if now.targets is not None:
+            yield from self._rings.of(now.targets)
+        yield _gauge(
+            "tripshark_journal_waiting",
+            "Alerts that are durable and not yet worked off.",
+            now.journal_waiting,
+        )
+        yield _gauge("tripshark_journal_bytes", "Size of the journal.", now.journal_bytes)
+        yield _gauge("tripshark_evidence_bytes", "Size of all evidence.", now.evidence_bytes)
+        yield _counter(
+            "tripshark_falco_gaps", "Stretches without a heartbeat of Falco.", now.falco_gaps
+        )
+        yield _gauge(
+            "tripshark_falco_late", "Falcos whose heartbeat is overdue now.", now.falco_late
+        )
+        yield _counter(
+            "tripshark_falco_kernel_drops",
+            "System calls that never reached Falco, as it says.",
+            now.falco_kernel_drops,
+        )
+        yield _counter(
+            "tripshark_falco_queue_drops",
+            "Alerts that Falco threw away, as it says.",
+            now.falco_queue_drops,
+        )
+        yield _counter(
+            "tripshark_falco_unheard",
+            "Matches that Falco counted beyond the alerts that came.",
+            now.falco_unheard,
+        )
+
+
+class _RingTotals:
+    """Counters of rings, summed so that they never fall when a ring is closed."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[int, int]] = {}
+        self._packets = self._drops = 0
+
+    def of(self, targets: Sequence[Target]) -> Iterable[Metric]:
+        rings = [ring for target in targets for ring in target.rings]
+        for ring in rings:
+            packets, drops = self._seen.get(ring.ring, (0, 0))
+            self._packets += max(0, ring.packets - packets)
+            self._drops += max(0, ring.drops - drops)
+        self._seen = {ring.ring: (ring.packets, ring.drops) for ring in rings}
+        yield _counter("tripshark_ring_packets", "Packets seen, drops included.", self._packets)
+        yield _counter("tripshark_ring_drops", "Packets not recorded.", self._drops)
+        yield _gauge(
+            "tripshark_ring_bytes", "Memory of all rings.", sum(ring.bytes for ring in rings)
+        )
+        yield _gauge("tripshark_rings", "Rings being filled.", sum(ring.live for ring in rings))
+        alive = sum(target.alive for target in targets)
+        yield _gauge("tripshark_targets", "Targets alive.", alive)
+        yield _gauge(
+            "tripshark_tombstones",
+            "Dead targets whose history is kept.",
+            len(targets) - alive,
+        )
+
+
+class _Fixed:
+    """A collector of values that are known already."""
+
+    def __init__(self, metrics: tuple[Metric, ...]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        return self._metrics
+
+
+def _gauge(name: str, meaning: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, meaning, value=float(value))
+
+
+def _counter(name: str, meaning: str, value: float) -> Metric:
+    return CounterMetricFamily(name, meaning, value=float(value))

@@ -1,0 +1,150 @@
+"""What the web needs of the rest: ports, and a few functions that a program hands in."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from tripshark.errors import Denied, TripsharkError
+from tripshark.model.alert import Json
+from tripshark.model.evidence import IncidentId
+from tripshark.ports import Captures, Catalogue, Clock, Recorder, Targets, Vault
+from tripshark.web.metrics import Metrics
+
+
+class Gate(Protocol):
+    """Who may read. `ingest.auth.Gate` is one."""
+
+    @property
+    def is_open(self) -> bool:
+        """Nobody is asked: only on loopback."""
+
+    @property
+    def challenge(self) -> str:
+        """The value of WWW-Authenticate."""
+
+    def refuse(self, headers: Iterable[tuple[bytes, bytes]]) -> Denied | None:
+        """None lets the caller in."""
+
+
+class FalcoView(Protocol):
+    """One Falco that sends to us; `ingest.heartbeat.Falco` is one."""
+
+    @property
+    def hostname(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def last_ns(self) -> int: ...
+    @property
+    def heartbeat_ns(self) -> int: ...
+    @property
+    def every_s(self) -> float: ...
+    @property
+    def heartbeats(self) -> int: ...
+    @property
+    def restarts(self) -> int: ...
+    @property
+    def kernel_drops(self) -> int: ...
+    @property
+    def queue_drops(self) -> int: ...
+    @property
+    def unheard(self) -> int: ...
+    @property
+    def gaps_total(self) -> int: ...
+    @property
+    def is_late(self) -> bool: ...
+
+
+class UpstreamView(Protocol):
+    """What is known of the Falcos that send to us; `ingest.heartbeat.Upstream` is one."""
+
+    @property
+    def falcos(self) -> Sequence[FalcoView]: ...
+    def problems(self) -> Sequence[str]: ...
+
+
+class SourceView(Protocol):
+    """A file or standard input from which alerts come; `ingest.follow.Followed` is one."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def lines(self) -> int: ...
+    def problems(self) -> Sequence[str]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalState:
+    """How the journal is doing."""
+
+    waiting: int = 0  # alerts that are durable and not yet in the catalogue
+    bytes: int = 0
+    problem: str = ""  # why nothing can be made durable now
+
+
+Check = Callable[[], Awaitable[str]]  # "" when all is well, else what is wrong, in words
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """Everything the handlers use."""
+
+    clock: Clock
+    catalogue: Catalogue
+    targets: Targets
+    vault: Vault
+    captures: Captures
+    gate: Gate
+    metrics: Metrics
+    rules: Callable[[], Sequence[Mapping[str, Json]]]  # the merged rules, as documents
+    upstream: Callable[[int], UpstreamView]  # at this time in nanoseconds
+    checks: Mapping[str, Check]  # what /readyz asks: "recorder", "disk", …
+    journal: Callable[[], JournalState] = JournalState
+    sources: Callable[[], Sequence[SourceView]] = tuple
+    custody: Callable[[IncidentId, str, str], None] | None = (
+        None  # (incident, file, who) viewed it
+    )
+    to_pcap: Callable[[Path, Path], None] | None = None  # pcapng → classic pcap
+    scratch: Path | None = None  # where converted files live for the length of an answer
+    hosts: frozenset[str] = field(default_factory=frozenset)  # names by which we may be called
+    metrics_open: bool = True
+
+
+def recorder_check(recorder: Recorder) -> Check:
+    """The recorder answers."""
+
+    async def check() -> str:
+        try:
+            await recorder.targets()
+        except TripsharkError as error:
+            return str(error)
+        return ""
+
+    return check
+
+
+def disk_check(vault: Vault, reserve_bytes: int) -> Check:
+    """There is room for evidence."""
+
+    async def check() -> str:
+        try:
+            free = vault.free_bytes()
+        except OSError as error:
+            return f"the evidence folder cannot be used: {error.strerror}"
+        if free < reserve_bytes:
+            return f"{free} bytes are free, bounds.reserve is {reserve_bytes}"
+        return ""
+
+    return check
+
+
+def journal_check(state: Callable[[], JournalState]) -> Check:
+    """Alerts can be made durable."""
+
+    async def check() -> str:
+        return state().problem
+
+    return check
