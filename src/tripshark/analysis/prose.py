@@ -163,7 +163,10 @@ def _few(names: Iterable[str]) -> str:
 def _short(text: str) -> str:
     """Hostile text within a sentence: short, and in quotes where it could pass for words of ours."""
     safe = printable(text, _WORDS)
-    return safe if _PLAIN.fullmatch(safe) else f'"{safe.replace(chr(34), "'")}"' if safe else ""
+    if not safe or _PLAIN.fullmatch(safe):
+        return safe
+    inner = safe.replace('"', "'")
+    return f'"{inner}"'
 
 
 def _amount(talk: Conversation) -> str:
