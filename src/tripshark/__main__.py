@@ -1,0 +1,5 @@
+"""`python -m tripshark`."""
+
+from tripshark.cli.main import main
+
+main()

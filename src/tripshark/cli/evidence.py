@@ -1,0 +1,152 @@
+"""`tripshark export` and `verify`: evidence handed on, and proof that nothing was changed."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import sys
+import zipfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tripshark.cli.common import (
+    AsJson,
+    Config,
+    Data,
+    command,
+    emit,
+    err,
+    out,
+    plain,
+    printable,
+    settings_of,
+)
+from tripshark.errors import BadInput, NotFound
+from tripshark.formats import pcap, pcapng
+from tripshark.model.incident import Incident
+from tripshark.programs.accounts import current
+from tripshark.programs.reading import reading
+from tripshark.programs.timeline import timeline
+from tripshark.settings import Settings
+from tripshark.store.verify import verify as recompute
+
+FORMATS = ("pcapng", "pcap", "zip", "timeline")
+EXTENSIONS = {"pcapng": "pcapng", "pcap": "pcap", "zip": "zip", "timeline": "jsonl"}
+
+
+@command
+def export(
+    incident: Annotated[str, typer.Argument(help="Incident id, its beginning, or `last`.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="File to write; - for standard output.")
+    ] = None,
+    format: Annotated[
+        str, typer.Option("--format", help="pcapng, pcap, zip or timeline.")
+    ] = "pcapng",
+    config: Config = None,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """The evidence as a file of its own; the sealed one is not touched, and the export is noted in its custody.
+
+    Example: tripshark export last --format zip -o incident.zip
+    """
+    if format not in FORMATS:
+        raise BadInput(f"unknown format {format!r}", hint=f"one of {', '.join(FORMATS)}")
+    settings = settings_of(config, data)
+    found, content = asyncio.run(_export(settings, incident, format))
+    path = output or Path(f"{found.id}.{EXTENSIONS[format]}")
+    if str(path) == "-":
+        sys.stdout.buffer.write(content)
+        return
+    try:
+        path.write_bytes(content)
+    except OSError as problem:
+        raise BadInput(f"cannot write: {problem.strerror}", where=str(path)) from problem
+    if as_json:
+        emit({"incident": found.id, "format": format, "file": str(path), "bytes": len(content)})
+    else:
+        out.print(f"{printable(path)}: {len(content)} bytes")
+
+
+async def _export(settings: Settings, id: str, format: str) -> tuple[Incident, bytes]:
+    async with reading(settings) as store:
+        found = await store.find(id)
+        folder = Path(store.vault.folder(found.id))
+        rows = await store.catalogue.alerts(found.id)
+        match format:
+            case "pcapng":
+                content = (folder / "evidence.pcapng").read_bytes()
+            case "pcap":
+                content = _classic(folder / "evidence.pcapng")
+            case "zip":
+                content = _zip(found, folder)
+            case _:
+                content = timeline(found, rows, folder)
+        try:
+            store.vault.custody(found.id, "exported", current().name, {"format": format})
+        except OSError as problem:
+            err.print(
+                f"[yellow]the export could not be noted in custody.jsonl: {problem.strerror}[/]"
+            )
+        return found, content
+
+
+def _classic(path: Path) -> bytes:
+    """Packets alone, for tools that read nothing else."""
+    file = pcapng.read(path.read_bytes())
+    linktype = file.interfaces[0].linktype if file.interfaces else 1
+    return bytes(pcap.write(file.packets, linktype, 262_144))
+
+
+def _zip(incident: Incident, folder: Path) -> bytes:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(folder.iterdir()):
+            if path.is_file() and not path.is_symlink():
+                archive.write(path, f"{incident.id}/{path.name}")
+    return made.getvalue()
+
+
+@command
+def verify(
+    what: Annotated[str, typer.Argument(help="An evidence folder, or an incident id.")],
+    key: Annotated[
+        Path | None, typer.Option("--key", help="Public key (PEM) that the signature must be of.")
+    ] = None,
+    config: Config = None,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Recomputes every hash, the signature and the custody chain; 0 only if all of it holds.
+
+    Example: tripshark verify last
+    """
+    settings = settings_of(config, data)
+    folder = Path(what)
+    if not folder.is_dir():
+        folder = asyncio.run(_folder(settings, what))
+    result = recompute(folder, key=key)
+    if as_json:
+        emit({"folder": str(folder), "verified": result.ok, "checks": plain(result.checks)})
+    else:
+        marks = {"ok": "[green]✓[/]", "failed": "[red]✗[/]", "unknown": "[yellow]?[/]"}
+        for check in result.checks:
+            out.print(f"{marks[check.state]} {printable(check.name)} {printable(check.words)}")
+        out.print("[green]verified[/]" if result.ok else "[red]NOT verified[/]")
+    if not result.ok:
+        raise typer.Exit(3)
+
+
+async def _folder(settings: Settings, id: str) -> Path:
+    try:
+        async with reading(settings) as store:
+            return Path(store.vault.folder((await store.find(id)).id))
+    except NotFound as problem:
+        raise NotFound(
+            f"{id!r} is neither an evidence folder nor an incident",
+            where=str(settings.data),
+            hint=problem.hint,
+        ) from problem

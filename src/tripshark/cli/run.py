@@ -1,0 +1,69 @@
+"""`tripshark run`, `recorder` and `node`: the processes of one machine, together or one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+import typer
+
+from tripshark.cli.common import AsJson, Config, Data, command, emit, err, printable, settings_of
+from tripshark.programs import run as machine
+
+Listen = Annotated[
+    str | None,
+    typer.Option(
+        "--listen", help="ADDRESS:PORT for alerts, API and web page.", show_default=False
+    ),
+]
+
+
+@command
+def run(
+    config: Config = None, data: Data = None, listen: Listen = None, as_json: AsJson = False
+) -> None:
+    """Everything on this machine: recorder, responder, web page. Ends with Ctrl-C.
+
+    Example: tripshark run --listen 127.0.0.1:2803 --data /var/lib/tripshark
+    """
+    settings = settings_of(config, data, listen=listen)
+    raise typer.Exit(machine.run(settings, tell=_json if as_json else _words))
+
+
+@command
+def recorder(config: Config = None, data: Data = None, as_json: AsJson = False) -> None:
+    """The privileged recorder alone.
+
+    Example: tripshark recorder --config /etc/tripshark/tripshark.yaml
+    """
+    settings = settings_of(config, data)
+    raise typer.Exit(machine.run(settings, only=("recorder",), tell=_json if as_json else _words))
+
+
+@command
+def node(
+    config: Config = None, data: Data = None, listen: Listen = None, as_json: AsJson = False
+) -> None:
+    """The responder (and its analyst) alone; the recorder runs elsewhere on this machine.
+
+    Example: tripshark node --config /etc/tripshark/tripshark.yaml
+    """
+    settings = settings_of(config, data, listen=listen)
+    raise typer.Exit(
+        machine.run(settings, only=("analyst", "responder"), tell=_json if as_json else _words)
+    )
+
+
+def _json(event: str, details: Mapping[str, object]) -> None:
+    emit({"event": event, **details})
+
+
+def _words(event: str, details: Mapping[str, object]) -> None:
+    program = printable(details.get("program", ""))
+    if event == "ready" and "url" in details:
+        err.print(f"[green]●[/] {program} is ready: [bold]{printable(details['url'])}[/]")
+    elif event.startswith("ready"):
+        err.print(f"[green]●[/] {program} is {event}")
+    else:
+        rest = ", ".join(f"{k} {printable(v)}" for k, v in details.items() if k != "program")
+        err.print(f"[red]●[/] {program} {event}{': ' + rest if rest else ''}")

@@ -1,0 +1,87 @@
+"""`tripshark targets`: what is being recorded, since when, how far back, and what was lost."""
+
+from __future__ import annotations
+
+import asyncio
+
+from rich.table import Table
+
+from tripshark.cli.common import (
+    AsJson,
+    Config,
+    Data,
+    command,
+    emit,
+    out,
+    plain,
+    printable,
+    settings_of,
+    size,
+    span,
+)
+from tripshark.model.target import Target
+from tripshark.programs.clock import SystemClock
+from tripshark.programs.parts import residents
+from tripshark.recorder.client import RecorderClient
+from tripshark.settings import Settings
+from tripshark.targets.local import LocalTargets
+
+
+@command
+def targets(config: Config = None, data: Data = None, as_json: AsJson = False) -> None:
+    """What is being recorded: seconds of history, packets, drops, memory.
+
+    Example: tripshark targets
+    """
+    settings = settings_of(config, data)
+    found = asyncio.run(_targets(settings))
+    now_ns = SystemClock().now_ns()
+    if as_json:
+        for each in found:
+            emit(as_line(each, now_ns))
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    right = ("recorded for", "history", "packets", "drops", "memory")
+    for heading in ("target", "name", "interfaces", *right, "state"):
+        table.add_column(heading, justify="right" if heading in right else "left", overflow="fold")
+    for each in sorted(found, key=lambda t: (not t.alive, t.title)):
+        line = as_line(each, now_ns)
+        drops = sum(ring.drops for ring in each.rings)
+        state = (
+            "recorded" if each.alive else f"[dim]gone {span((now_ns - each.gone_ns) / 1e9)} ago[/]"
+        )
+        if each.note:
+            state = f"[yellow]{printable(each.note)}[/]"
+        table.add_row(
+            printable(each.title),
+            printable(each.name),
+            printable(", ".join(dict.fromkeys(ring.interface.name for ring in each.rings))),
+            span((now_ns - each.since_ns) / 1e9),
+            span(float(str(line["history_seconds"]))),
+            str(sum(ring.packets for ring in each.rings)),
+            f"[red]{drops}[/]" if drops else "0",
+            size(sum(ring.bytes for ring in each.rings)),
+            state,
+        )
+    out.print(table)
+
+
+def as_line(target: Target, now_ns: int) -> dict[str, object]:
+    """One target for scripts."""
+    told = plain(target)
+    assert isinstance(told, dict)  # noqa: S101 (a dataclass becomes a dict)
+    oldest = min((ring.oldest_ns for ring in target.rings if ring.oldest_ns), default=0)
+    newest = now_ns if target.alive else target.gone_ns
+    told["title"] = target.title
+    told["alive"] = target.alive
+    told["history_seconds"] = round((newest - oldest) / 1e9, 3) if oldest else 0.0
+    told["drops"] = sum(ring.drops for ring in target.rings)
+    return told
+
+
+async def _targets(settings: Settings) -> tuple[Target, ...]:
+    client = RecorderClient(str(settings.recorder_socket))
+    try:
+        return await LocalTargets(client, residents(settings), SystemClock(), node="").all()
+    finally:
+        client.close()

@@ -1,0 +1,239 @@
+"""Looks at everything Tripshark needs of a machine and says in words what is good, limited or bad."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import json
+import os
+import platform
+import re
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from tripshark.errors import TripsharkError
+from tripshark.formats import bpf
+from tripshark.programs import accounts, parts
+from tripshark.programs.clock import SystemClock, clock_facts, clock_source
+from tripshark.recorder.client import RecorderClient
+from tripshark.settings import Settings
+from tripshark.targets.local import LocalTargets
+
+SYS_LANDLOCK_CREATE_RULESET = 444  # the same number on every architecture
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at."""
+
+    name: str
+    state: Literal["good", "limited", "bad"]
+    words: str
+    remedy: str = ""
+
+
+async def examine(settings: Settings) -> list[Check]:
+    """Everything, in the order in which a person would mend it."""
+    checks = [*_machine(), *_tools(), *_data(settings), *_rules(settings), *_people(settings)]
+    checks += await _recorder(settings)
+    checks += await asyncio.to_thread(lambda: list(_service(settings)))
+    return checks
+
+
+def _machine() -> Iterator[Check]:
+    release = platform.release()
+    version = tuple(int(n) for n in re.findall(r"\d+", release)[:2])
+    if version >= (4, 20):
+        yield Check("kernel", "good", f"Linux {release} on {platform.machine()}")
+    else:
+        yield Check(
+            "kernel",
+            "bad",
+            f"Linux {release} lacks what the recorder needs",
+            "use a kernel of 4.20 or later (PACKET_IGNORE_OUTGOING)",
+        )
+    capable = os.geteuid() == 0
+    yield Check(
+        "privileges",
+        "good" if capable else "limited",
+        "root: every namespace can be recorded"
+        if capable
+        else "an ordinary user: namespaces of others cannot be recorded",
+        ""
+        if capable
+        else "start `tripshark run` as root; responder and analyst give it up at once",
+    )
+    if not accounts.may_change_user():
+        yield Check(
+            "separation",
+            "limited",
+            "recorder, responder and analyst run as the same user here",
+            "start as root outside a user namespace, and each gets a user of its own",
+        )
+    facts = clock_facts()
+    in_step = facts.get("synchronised")
+    yield Check(
+        "clock",
+        "good" if in_step else "limited",
+        f"source {clock_source()}, {'synchronised' if in_step else 'not synchronised'}",
+        ""
+        if in_step
+        else "run chrony or systemd-timesyncd: evidence of several machines is compared by time",
+    )
+    abi = ctypes.CDLL(None).syscall(SYS_LANDLOCK_CREATE_RULESET, None, 0, 1)
+    yield Check(
+        "sandbox",
+        "good" if abi > 0 else "limited",
+        f"Landlock ABI {abi}"
+        if abi > 0
+        else "no Landlock: tshark keeps its uid, seccomp and limits",
+        "" if abi > 0 else "use a kernel of 5.13 or later with lsm=landlock",
+    )
+
+
+def _tools() -> Iterator[Check]:
+    try:
+        bpf.compile("tcp port 80", 1)
+        yield Check("libpcap", "good", "filters can be compiled")
+    except TripsharkError as problem:
+        yield Check("libpcap", "bad", problem.message, "apt-get install libpcap0.8")
+    tshark = shutil.which("tshark")
+    if tshark:
+        yield Check("tshark", "good", tshark)
+    else:
+        yield Check(
+            "tshark",
+            "limited",
+            "not installed: evidence is sealed, but nobody reads it for findings",
+            "apt-get install --no-install-recommends tshark",
+        )
+
+
+def _data(settings: Settings) -> Iterator[Check]:
+    folder = settings.data
+    place = next(each for each in (folder, *folder.parents) if each.exists())
+    usage = shutil.disk_usage(place)
+    if usage.free < settings.bounds.reserve:
+        yield Check(
+            "disk",
+            "bad",
+            f"{usage.free // 1_000_000} MB free at {place}: captures are refused",
+            "make room, or lower bounds.reserve",
+        )
+    else:
+        yield Check("disk", "good", f"{usage.free // 1_000_000} MB free at {place}")
+    for warning in settings.warnings:
+        yield Check("settings", "limited", warning)
+
+
+def _rules(settings: Settings) -> Iterator[Check]:
+    try:
+        loaded = parts.load_rules(settings)
+    except TripsharkError as problem:
+        yield Check("rules", "bad", str(problem), "see `rules:` in the settings")
+        return
+    errors = [p for p in loaded.problems if p.severity == "error"]
+    if errors:
+        yield Check(
+            "rules",
+            "bad",
+            f"{len(errors)} errors, the first: {errors[0]}",
+            "tripshark rules check",
+        )
+    else:
+        yield Check("rules", "good", f"{len(loaded.rules)} rules")
+
+
+def _people(settings: Settings) -> Iterator[Check]:
+    auth = settings.ingest.auth
+    if settings.alert_listen.is_loopback and auth.is_none:
+        yield Check(
+            "alerts",
+            "good",
+            f"from this machine only, at {settings.alert_listen}, without credentials",
+        )
+    else:
+        yield Check("alerts", "good", f"at {settings.alert_listen}, with credentials")
+
+
+async def _recorder(settings: Settings) -> list[Check]:
+    client = RecorderClient(str(settings.recorder_socket))
+    try:
+        targets = await LocalTargets(
+            client, parts.residents(settings), SystemClock(), node=""
+        ).all()
+    except TripsharkError as problem:
+        return [Check("recorder", "bad", problem.message, problem.hint or "start `tripshark run`")]
+    finally:
+        client.close()
+    alive = [target for target in targets if target.alive]
+    drops = sum(ring.drops for target in alive for ring in target.rings)
+    checks = [
+        Check(
+            "recorder",
+            "good",
+            f"{len(alive)} targets recorded, {len(targets) - len(alive)} tombstones",
+        )
+    ]
+    if drops:
+        checks.append(
+            Check(
+                "recording",
+                "limited",
+                f"{drops} packets could not be recorded since the rings were opened",
+                "raise recorder.per_target, or record headers only: recorder.snaplen",
+            )
+        )
+    checks += [
+        Check("target", "limited", f"{target.title}: {target.note}", "raise recorder.total")
+        for target in alive
+        if target.note
+    ]
+    named = {resident.netns for resident in parts.residents(settings) if resident.netns}
+    found = {target.name.removeprefix("netns:") for target in targets}
+    checks += [
+        Check(
+            "targets.static",
+            "limited",
+            f"namespace {name!r} is configured and does not exist",
+            "it is recorded as soon as it appears",
+        )
+        for name in sorted(named - found)
+    ]
+    return checks
+
+
+def _service(settings: Settings) -> Iterator[Check]:
+    """What the running service says of itself: journal, Falco's heartbeat, files."""
+    said = settings.data / "listening"
+    try:
+        url = said.read_text(encoding="ascii").strip()
+    except OSError:
+        url = f"http://{settings.listen}"
+    try:
+        ready = _get(f"{url}/readyz")
+    except (OSError, ValueError) as problem:
+        yield Check(
+            "service", "bad", f"does not answer at {url}: {problem}", "start `tripshark run`"
+        )
+        return
+    checks = ready.get("checks")
+    for name, each in checks.items() if isinstance(checks, Mapping) else ():
+        wrong = str(each.get("problem") or "") if isinstance(each, Mapping) else ""
+        yield Check(str(name), "bad" if wrong else "good", wrong or "good")
+    warnings = ready.get("warnings")
+    for warning in warnings if isinstance(warnings, list) else ():
+        yield Check("upstream", "limited", str(warning))
+
+
+def _get(url: str) -> Mapping[str, object]:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 (http by construction)
+            value = json.load(answer)
+    except urllib.error.HTTPError as problem:  # 503 tells as much as 200
+        value = json.loads(problem.read(1 << 20))
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,402 @@
+"""The responder: takes alerts in, decides, asks the recorder, seals evidence, and answers over HTTP.
+
+Started as `python -m tripshark.programs.node --json-config '{…}'` with `{"config": PATH or "", "overrides": {…},
+"uid": N, "gid": N, "groups": [N]}`; prints one line of JSON when it listens. It holds no capability: what needs root (reading
+its own code, binding a low port) is done first, then all of it is given up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import ctypes
+import json
+import logging
+import os
+import platform
+import secrets
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+
+import msgspec
+import structlog
+import uvloop
+
+import tripshark
+from tripshark.analysis.client import AnalystClient
+from tripshark.errors import BadInput, TripsharkError
+from tripshark.formats import libpcap, pcap, pcapng
+from tripshark.ingest.auth import Credentials, Gate
+from tripshark.ingest.door import Door
+from tripshark.ingest.follow import FileSource, StandardInput
+from tripshark.ingest.heartbeat import Heartbeats
+from tripshark.ingest.rate import ClientRate
+from tripshark.ingest.webhook import Webhook
+from tripshark.ingest.witness import Witnesses
+from tripshark.model import retention
+from tripshark.model.evidence import IncidentId
+from tripshark.model.incident import Incident, State
+from tripshark.model.rule import RuleSet
+from tripshark.ports import Query
+from tripshark.programs import parts
+from tripshark.programs.clock import SystemClock, clock_facts, clock_source
+from tripshark.programs.privilege import give_up
+from tripshark.programs.reload import RulesInForce
+from tripshark.recorder.client import RecorderClient
+from tripshark.respond.budget import Budget
+from tripshark.respond.intake import Intake, Recent
+from tripshark.respond.pipeline import Pipeline
+from tripshark.respond.runner import Runner, World
+from tripshark.respond.seal import Host
+from tripshark.settings import Settings, load
+from tripshark.store.catalogue import SqlCatalogue
+from tripshark.store.journal import FileJournal
+from tripshark.store.vault import FolderVault
+from tripshark.targets.local import LocalTargets
+from tripshark.web.app import App
+from tripshark.web.metrics import Metrics
+from tripshark.web.parts import JournalState, Parts, disk_check, journal_check, recorder_check
+from tripshark.web.serve import Tls, bind, serving
+
+log = structlog.get_logger("tripshark.node")
+
+ALIVE_EVERY = (
+    5.0  # seconds between notes that we are running, by which an outage is measured afterwards
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """What the supervisor says."""
+
+    config: str = ""
+    overrides: Mapping[str, object] = MappingProxyType({})
+    uid: int = -1  # -1: stay who we are
+    gid: int = -1
+    groups: tuple[int, ...] = ()
+
+    @classmethod
+    def from_json(cls, text: str) -> Config:
+        """Raises `BadInput`."""
+        try:
+            return msgspec.json.decode(text, type=cls)
+        except msgspec.MsgspecError as problem:
+            raise BadInput(f"not a configuration: {problem}", where="--json-config") from problem
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until SIGTERM. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="tripshark-node", description=__doc__)
+    parser.add_argument("--json-config", required=True, metavar="JSON")
+    _log_to_stderr()
+    try:
+        config = Config.from_json(parser.parse_args(argv).json_config)
+        settings = load(Path(config.config) if config.config else None, config.overrides)
+        node = Node(settings)
+        node.prepare()
+        give_up(uid=config.uid, gid=config.gid, groups=config.groups)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(node.run())
+    except TripsharkError as problem:
+        print(json.dumps(problem.as_json()), file=sys.stderr)  # noqa: T201 (a program's own voice)
+        return problem.exit_code
+    return 0
+
+
+def _log_to_stderr() -> None:
+    """One JSON object a line, so that no field of an alert can look like a line of ours."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s")
+
+
+class Node:
+    """Every part of the responder, screwed together in the order in which alerts pass through them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.clock = SystemClock()
+        self.metrics = Metrics()
+        self.heartbeats: Heartbeats
+        self.sources: list[FileSource | StandardInput] = []
+        self.stopping = asyncio.Event()
+
+    def prepare(self) -> None:
+        """What needs the rights we start with: bind, read secrets and rules. Raises `TripsharkError`."""
+        settings = self.settings
+        self.bound = bind(settings.listen.host, settings.listen.port)
+        self.alerts_bound = (
+            bind(settings.ingest.listen.host, settings.ingest.listen.port)
+            if settings.ingest.listen
+            else None
+        )
+        auth = settings.ingest.auth
+        credentials = Credentials(
+            bearer=settings.bearer_tokens(),
+            basic={user: word.get_secret_value() for user, word in auth.basic.items()},
+            secret_path=auth.secret_path.get_secret_value() if auth.secret_path else "",
+        )
+        self.alert_gate = Gate(credentials, tls_clients=settings.alert_tls.client_ca is not None)
+        self.read_gate = Gate(credentials, tls_clients=settings.tls.client_ca is not None)
+        self.tls = _tls(settings.tls)
+        self.alerts_tls = _tls(settings.ingest.tls) if settings.ingest.listen else None
+        self.rules = RulesInForce(settings, use=self._use_rules)
+        self._pipeline: Pipeline | None = None
+        self.rules.start()
+
+    def _use_rules(self, rules: RuleSet) -> None:
+        if self._pipeline is not None:
+            self._pipeline.rules = rules
+
+    async def run(self) -> None:
+        """Until SIGTERM or SIGINT: captures under way are sealed, then everything is closed in order."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stopping.set)
+        async with AsyncExitStack() as stack:
+            await self._run(stack)
+
+    async def _run(self, stack: AsyncExitStack) -> None:
+        settings, clock = self.settings, self.clock
+        data = settings.data
+        catalogue = await SqlCatalogue.open(data / "catalogue.sqlite")
+        stack.push_async_callback(catalogue.close)
+        journal = await FileJournal.open(
+            data / "journal", max_bytes=settings.journal.max, at_least=await catalogue.position()
+        )
+        stack.push_async_callback(journal.close)
+        vault = FolderVault(data, clock)
+        self.heartbeats = Heartbeats(
+            every_s=settings.heartbeat.every,
+            grace_s=settings.heartbeat.grace,
+            path=data / "heartbeat.json",
+            started_ns=clock.now_ns(),
+        )
+        recorder = RecorderClient(str(settings.recorder_socket))
+        stack.callback(recorder.close)
+        targets = LocalTargets(recorder, parts.residents(settings), clock, node=platform.node())
+        recent = Recent()
+        defaults = parts.defaults(settings)
+        self._pipeline = Pipeline(
+            rules=self.rules.rules, targets=targets, recorder=recorder, defaults=defaults
+        )
+        runner = Runner(
+            World(
+                journal=journal,
+                catalogue=catalogue,
+                vault=vault,
+                recorder=recorder,
+                targets=targets,
+                analyst=AnalystClient(str(settings.analyst_socket)),
+                clock=clock,
+                meter=self.metrics,
+                entropy=secrets.token_bytes,
+            ),
+            self._pipeline,
+            Budget(parts.bounds(settings)),
+            parts.disk_budget(settings),
+            defaults=defaults,
+            recent=recent,
+            host=_host(),
+            retention=lambda: _retain(settings, catalogue, vault, clock),
+        )
+        witnesses = None
+        if settings.events.files or settings.events.stdin:
+            witnesses = Witnesses(data / "witnesses")
+            stack.callback(witnesses.close)
+        door = Door(Intake(journal, clock, recent), clock, self.heartbeats, witnesses)
+        webhook = Webhook(
+            door,
+            self.alert_gate,
+            self.metrics,
+            max_body=settings.ingest.max_body,
+            in_flight=settings.ingest.in_flight,
+            rate=_rate(settings),
+        )
+        self._add_sources(door)
+
+        def journal_state() -> JournalState:
+            state = journal.state()
+            return JournalState(
+                waiting=max(0, state.last_seq - runner.position), bytes=state.bytes
+            )
+
+        api = Parts(
+            clock=clock,
+            catalogue=catalogue,
+            targets=targets,
+            vault=vault,
+            captures=runner,
+            gate=self.read_gate,
+            metrics=self.metrics,
+            rules=lambda: [dict(rule.document) for rule in self.rules.rules],
+            upstream=self.heartbeats.upstream,
+            checks={
+                "recorder": recorder_check(recorder),
+                "disk": disk_check(vault, settings.bounds.reserve),
+                "journal": journal_check(journal_state),
+                "rules": self._rules_check,
+            },
+            journal=journal_state,
+            sources=lambda: [source.followed for source in self.sources],
+            custody=lambda id, name, who: _viewed(vault, id, name, who),
+            to_pcap=_to_pcap,
+            scratch=data / "scratch",
+            hosts=frozenset({settings.listen.host, platform.node()}),
+            metrics_open=settings.web.metrics_open,
+        )
+        (data / "scratch").mkdir(exist_ok=True)
+        await self._serve(stack, api, webhook, runner)
+
+    async def _serve(
+        self, stack: AsyncExitStack, api: Parts, webhook: Webhook, runner: Runner
+    ) -> None:
+        """Everything that runs at once; the listeners close first, so that nothing is accepted and then lost."""
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(runner.run())
+            helpers = [
+                tasks.create_task(self.rules.watch()),
+                tasks.create_task(self._keep_alive()),
+                *(tasks.create_task(source.run()) for source in self.sources),
+            ]
+            async with AsyncExitStack() as listening:
+                app = App(api, None if self.alerts_bound else webhook)
+                port = await listening.enter_async_context(serving(app, self.bound, self.tls))
+                if self.alerts_bound:
+                    alerts = App(None, webhook)
+                    await listening.enter_async_context(
+                        serving(alerts, self.alerts_bound, self.alerts_tls)
+                    )
+                self._say_ready(port)
+                await self.stopping.wait()
+            for helper in helpers:
+                helper.cancel()
+            runner.stop()
+            await running
+
+    def _say_ready(self, port: int) -> None:
+        scheme = "https" if self.tls else "http"
+        host = self.settings.listen.host
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 (a comparison)
+        url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+        (self.settings.data / "listening").write_text(url + "\n", encoding="ascii")
+        said = {"ready": True, "url": url, "pid": os.getpid()}
+        print(json.dumps(said), flush=True)  # noqa: T201 (the supervisor waits for this line)
+
+    def _add_sources(self, door: Door) -> None:
+        events = self.settings.events
+        state = self.settings.data / "followed"
+        state.mkdir(exist_ok=True)
+        for number, each in enumerate(events.files):
+            self.sources.append(
+                FileSource(
+                    each.path,
+                    state / f"{number}.json",
+                    door,
+                    self.metrics,
+                    from_start=each.from_start,
+                    max_line=events.max_line,
+                )
+            )
+        if events.stdin:
+            self.sources.append(
+                StandardInput(sys.stdin.fileno(), door, self.metrics, max_line=events.max_line)
+            )
+
+    async def _keep_alive(self) -> None:
+        while True:
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(self.heartbeats.alive, self.clock.now_ns())
+            await asyncio.sleep(ALIVE_EVERY)
+
+    async def _rules_check(self) -> str:
+        errors = [p for p in self.rules.problems if p.severity == "error"]
+        if errors:
+            return f"{len(errors)} errors in the rule files; the last good rules are in force: {errors[0]}"
+        return ""
+
+
+def _tls(given: object) -> Tls | None:
+    cert, key = getattr(given, "cert", None), getattr(given, "key", None)
+    if cert is None or key is None:
+        return None
+    return Tls(cert=cert, key=key, client_ca=getattr(given, "client_ca", None))
+
+
+def _rate(settings: Settings) -> ClientRate | None:
+    rate = settings.ingest.rate
+    if not rate.per_second:
+        return None
+    return ClientRate(per_second=rate.per_second, burst=rate.burst)
+
+
+def _host() -> Host:
+    return Host(
+        name=platform.node(),
+        kernel=f"{platform.system()} {platform.release()} {platform.machine()}",
+        clock_source=clock_source(),
+        clock=clock_facts(),
+        tools={
+            "tripshark": tripshark.__version__,
+            "python": platform.python_version(),
+            "libpcap": _libpcap_version(),
+        },
+    )
+
+
+def _libpcap_version() -> str:
+    said = libpcap.load().pcap_lib_version
+    said.restype = ctypes.c_char_p
+    return str(said().decode())
+
+
+def _viewed(vault: FolderVault, id: IncidentId, name: str, who: str) -> None:
+    vault.custody(id, "viewed", who, {"file": name})
+
+
+def _to_pcap(source: Path, destination: Path) -> None:
+    """Packets alone, for tools that read nothing else."""
+    file = pcapng.read(source.read_bytes())
+    linktype = file.interfaces[0].linktype if file.interfaces else 1
+    destination.write_bytes(pcap.write(file.packets, linktype, 262_144))
+
+
+async def _retain(
+    settings: Settings, catalogue: SqlCatalogue, vault: FolderVault, clock: SystemClock
+) -> None:
+    """Remove what is too old, or too much; the record stays."""
+    kept: dict[IncidentId, Incident] = {}
+    cursor = None
+    while page := await catalogue.incidents(Query(before=cursor, limit=500)):
+        kept |= {each.id: each for each in page if each.state in (State.SEALED, State.EMPTY)}
+        cursor = page[-1].id
+    for removal in retention.overdue(
+        [
+            retention.Kept(incident=each.id, sealed_ns=each.sealed_ns, bytes=each.bytes)
+            for each in kept.values()
+        ],
+        now_ns=clock.now_ns(),
+        budget=parts.disk_budget(settings),
+    ):
+        await asyncio.to_thread(vault.remove, removal.incident, removal.why)
+        removed = replace(kept[removal.incident], state=State.REMOVED, problem=removal.why)
+        await catalogue.put(incidents=[removed])
+        log.info("removed", incident=removal.incident, why=removal.why)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,131 @@
+"""Settings turned into the values that the parts are made from; shared by programs and commands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from tripshark.errors import BadInput
+from tripshark.formats import bpf
+from tripshark.formats.rulefile import Loaded, load
+from tripshark.model import retention
+from tripshark.model.plan import Defaults, Limits
+from tripshark.model.target import Identity
+from tripshark.recorder.config import RecorderConfig
+from tripshark.respond.budget import Bounds
+from tripshark.settings import Settings
+from tripshark.targets.local import Resident
+
+SECOND = 1_000_000_000
+
+
+def defaults(settings: Settings) -> Defaults:
+    capture = settings.capture
+    return Defaults(
+        before_ns=round(capture.before * SECOND),
+        after_ns=round(capture.after * SECOND),
+        idle_ns=round(capture.idle * SECOND),
+        snaplen=capture.snaplen,
+        limits=Limits(
+            max_bytes=capture.max.bytes,
+            max_packets=capture.max.packets,
+            extend_ns=round(capture.max.extend * SECOND),
+        ),
+    )
+
+
+def bounds(settings: Settings) -> Bounds:
+    given = settings.bounds
+    return Bounds(
+        concurrent=given.concurrent,
+        parts_per_target=given.parts_per_target,
+        burst=given.rate.burst,
+        refill_ns=round(given.rate.refill * SECOND),
+        cooldown_ns=round(given.cooldown * SECOND),
+    )
+
+
+def disk_budget(settings: Settings) -> retention.Budget:
+    given = settings.bounds
+    return retention.Budget(
+        max_age_ns=round(given.retention * SECOND),
+        max_bytes=given.disk,
+        reserve_bytes=given.reserve,
+    )
+
+
+def residents(settings: Settings) -> tuple[Resident, ...]:
+    """The static map; an entry without a pod name is called by its containers or namespace."""
+    return tuple(
+        Resident(
+            netns=each.netns,
+            pid=each.pid,
+            identity=Identity(
+                namespace=each.namespace,
+                pod=each.pod,
+                uid=each.uid,
+                labels=each.labels,
+                owner=each.owner,
+                node=each.node,
+                service_account=each.service_account,
+                images=each.images,
+                containers=each.containers,
+            ),
+        )
+        for each in settings.targets.static
+    )
+
+
+def recorder_config(
+    settings: Settings, *, gid: int, allowed_uids: tuple[int, ...]
+) -> RecorderConfig:
+    """What the privileged process is told; its filter is compiled here, not there. Raises `BadInput`."""
+    recorder = settings.recorder
+    programs = {1: "", 101: ""}
+    if recorder.filter:
+        for linktype in programs:
+            program = bpf.compile(recorder.filter, linktype, recorder.snaplen)
+            programs[linktype] = program.accepting(recorder.snaplen).hex()
+    return RecorderConfig(
+        socket=str(settings.recorder_socket),
+        group=gid,
+        allowed_uids=allowed_uids,
+        per_target=recorder.per_target,
+        total=recorder.total,
+        copies=recorder.copies,
+        tombstone_s=max(1, round(recorder.tombstone)),
+        snaplen=recorder.snaplen,
+        filter=programs[1],
+        filter_raw=programs[101],
+        include=recorder.include or ("*",),
+        exclude=recorder.exclude,
+        host=recorder.host,
+    )
+
+
+def rule_files(settings: Settings) -> Iterator[Path]:
+    """Every rule file that the settings name: files as they are, of folders the *.yaml in order. Raises `BadInput`."""
+    for path in settings.rule_paths:
+        if path.is_dir():
+            yield from sorted(
+                each
+                for each in path.iterdir()
+                if each.suffix in (".yaml", ".yml") and not each.name.startswith(".")
+            )
+        elif path.exists():
+            yield path
+        else:
+            raise BadInput(
+                "no such rule file or folder", where=str(path), hint="see `rules:` in the settings"
+            )
+
+
+def load_rules(settings: Settings) -> Loaded:
+    """All rule files, read and checked together; problems are in the result. Raises `BadInput` for unreadable files."""
+    texts = []
+    for path in rule_files(settings):
+        try:
+            texts.append((str(path), path.read_text(encoding="utf-8")))
+        except (OSError, UnicodeDecodeError) as problem:
+            raise BadInput(f"cannot be read: {problem}", where=str(path)) from problem
+    return load(texts, check_filter=lambda text: bpf.compile(text, 1))

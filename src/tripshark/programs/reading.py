@@ -1,0 +1,50 @@
+"""The store as commands read it: beside a running service, or without one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from tripshark.errors import NotFound
+from tripshark.model.incident import Incident
+from tripshark.ports import Query
+from tripshark.programs.clock import SystemClock
+from tripshark.settings import Settings
+from tripshark.store.catalogue import SqlCatalogue
+from tripshark.store.vault import FolderVault
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Catalogue and vault of one data folder."""
+
+    catalogue: SqlCatalogue
+    vault: FolderVault
+
+    async def find(self, id: str) -> Incident:
+        """An incident by its id, by the beginning of it, or `last`. Raises `NotFound`."""
+        recent = await self.catalogue.incidents(Query(limit=1 if id == "last" else 1000))
+        found = [each for each in recent if id == "last" or each.id.startswith(id)]
+        if len(found) == 1:
+            return found[0]
+        if len(found) > 1:
+            near = ", ".join(each.id for each in found[:5])
+            raise NotFound(f"{id!r} begins several incidents", hint=f"one of {near} …")
+        raise NotFound(f"there is no incident {id!r}", hint="`tripshark incidents` lists them")
+
+
+@asynccontextmanager
+async def reading(settings: Settings) -> AsyncIterator[Reading]:
+    """Open the data folder for reading; the service may be running beside. Raises `NotFound` where nothing is."""
+    if not (settings.data / "catalogue.sqlite").exists():
+        raise NotFound(
+            "there is no catalogue yet",
+            where=str(settings.data),
+            hint="name the data folder with --data; `tripshark run` makes one",
+        )
+    catalogue = await SqlCatalogue.open(settings.data / "catalogue.sqlite")
+    try:
+        yield Reading(catalogue=catalogue, vault=FolderVault(settings.data, SystemClock()))
+    finally:
+        await catalogue.close()

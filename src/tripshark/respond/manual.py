@@ -1,0 +1,97 @@
+"""A capture asked for by hand, said in the same words as an alert, so that it takes the same way."""
+
+from __future__ import annotations
+
+import hashlib
+from ipaddress import ip_address
+
+import msgspec
+
+from tripshark.errors import BadInput
+from tripshark.model.alert import Alert, Connection, Endpoint, Priority
+from tripshark.model.filter import Scope, ladder
+from tripshark.model.plan import Defaults, Limits, Plan, Reason, Refusal
+from tripshark.model.target import Target
+from tripshark.ports import CaptureRequest
+
+VIA = "manual"
+RULE = "Capture by hand"
+
+
+def encode(request: CaptureRequest) -> bytes:
+    return msgspec.json.encode(request)
+
+
+def decode(body: bytes) -> CaptureRequest:
+    """Raises `BadInput`."""
+    try:
+        return msgspec.json.decode(body, type=CaptureRequest)
+    except msgspec.MsgspecError as problem:
+        raise BadInput(f"not a capture request: {problem}") from problem
+
+
+def endpoint(peer: str) -> Endpoint:
+    """`203.0.113.66`, `203.0.113.66:4444`, `2001:db8::66`, `[2001:db8::66]:4444`. Raises `BadInput`."""
+    text, port = peer, None
+    if peer.startswith("["):
+        text, _, tail = peer[1:].partition("]")
+        port = tail.removeprefix(":") or None
+    elif peer.count(":") == 1:
+        text, _, port = peer.partition(":")
+    try:
+        address = ip_address(text)
+        number = int(port) if port is not None else None
+    except ValueError as problem:
+        raise BadInput(
+            f"{peer!r} is not a peer", hint="write 203.0.113.66:4444 or [2001:db8::66]:4444"
+        ) from problem
+    if number is not None and not 0 < number < 65_536:
+        raise BadInput(f"{peer!r}: a port is 1 to 65535")
+    return Endpoint(address=address, port=number)
+
+
+def alert_of(request: CaptureRequest, *, received_ns: int) -> Alert:
+    """The request as an alert: T0 is when it was asked."""
+    return Alert(
+        rule=RULE,
+        priority=Priority.INFORMATIONAL,
+        time_ns=received_ns,
+        source=VIA,
+        output=f"capture of {request.target} asked by {request.by}",
+        connection=(
+            Connection(client=Endpoint(), server=endpoint(request.peer)) if request.peer else None
+        ),
+    )
+
+
+def plan_of(
+    request: CaptureRequest, alert: Alert, target: Target, defaults: Defaults
+) -> Plan | Refusal:
+    """What was asked, where nothing was said what the settings say."""
+    scope = request.scope or (Scope.PEER if request.peer else Scope.POD)
+    if scope in (Scope.WORKLOAD, Scope.SERVICE):
+        return Refusal(
+            reason=Reason.UNSUPPORTED,
+            message=f"scope {scope} needs a cluster",
+            hint="ask for pod, peer or flow on this machine",
+        )
+    limits = defaults.limits
+    return Plan(
+        rule=RULE,
+        rule_hash=hashlib.sha256(encode(request)).hexdigest(),
+        target=target.key,
+        t0_ns=alert.time_ns,
+        before_ns=defaults.before_ns if request.before_ns is None else request.before_ns,
+        after_ns=defaults.after_ns if request.after_ns is None else request.after_ns,
+        idle_ns=0,
+        scope=scope,
+        rungs=ladder(alert, scope, target.addresses),
+        snaplen=defaults.snaplen,
+        user_filter=request.filter,
+        limits=Limits(
+            max_bytes=request.max_bytes or limits.max_bytes,
+            max_packets=limits.max_packets,
+            extend_ns=limits.extend_ns,
+        ),
+        reason=f"asked by {request.by}",
+    )

@@ -1,0 +1,75 @@
+"""The whole flow of one alert, top to bottom: which target, which rules, freeze, plan or refusal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tripshark.errors import BadInput, NotFound, Transient
+from tripshark.formats.wire import Frozen
+from tripshark.model.alert import Alert
+from tripshark.model.plan import Defaults, Plan, Reason, Refusal, decide
+from tripshark.model.rule import RuleSet, evaluate
+from tripshark.model.target import Target
+from tripshark.ports import Recorder, Targets
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What is to be done about one alert."""
+
+    answer: Plan | Refusal
+    target: Target | None
+
+
+class Pipeline:
+    """Decides; the runner does. `rules` is replaced as a whole when a reload succeeded."""
+
+    def __init__(
+        self, *, rules: RuleSet, targets: Targets, recorder: Recorder, defaults: Defaults
+    ) -> None:
+        self.rules = rules
+        self._targets = targets
+        self._recorder = recorder
+        self._defaults = defaults
+
+    async def decide(self, alert: Alert, *, now_ns: int) -> Decision:
+        """Which target and what plan, or why not. Asks nobody but this machine."""
+        if alert.is_internal:
+            return Decision(
+                answer=Refusal(
+                    reason=Reason.INTERNAL, message="Falco about itself; watched as its heartbeat"
+                ),
+                target=None,
+            )
+        try:
+            resolution = await self._targets.resolve(alert)
+        except Transient as away:
+            return Decision(
+                answer=Refusal(
+                    reason=Reason.RECORDER_AWAY,
+                    message=away.message,
+                    hint=away.hint or "is `tripshark recorder` running? see `tripshark doctor`",
+                ),
+                target=None,
+            )
+        target = resolution.target
+        verdict = evaluate(self.rules, alert, target)
+        try:
+            answer = decide(alert, verdict, resolution, now_ns=now_ns, defaults=self._defaults)
+        except BadInput as problem:
+            answer = Refusal(reason=Reason.UNSUPPORTED, message=problem.message, hint=problem.hint)
+        return Decision(answer=answer, target=target)
+
+    async def freeze(self, plan: Plan) -> Frozen | Refusal | None:
+        """The history, now. None when the recorder is away for the moment: the capture will wait for it."""
+        try:
+            return (await self._recorder.freeze([plan.target]))[0]
+        except NotFound as gone:
+            return Refusal(
+                reason=Reason.EXPIRED,
+                message=gone.message,
+                hint=gone.hint or "raise recorder.tombstone or recorder.copies",
+                rule=plan.rule,
+            )
+        except Transient:
+            return None

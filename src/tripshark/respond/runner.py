@@ -1,0 +1,771 @@
+"""Owns every task: reads the journal in order, lets the pipeline decide, runs captures, seals, asks for findings."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field, replace
+
+import msgspec
+import structlog
+
+from tripshark.errors import BadInput, Denied, NotFound, Permanent, Transient, TripsharkError
+from tripshark.formats import bpf, falco
+from tripshark.formats.wire import Frozen
+from tripshark.model.alert import Accepted, Alert, AlertId, Json, Priority, meaning
+from tripshark.model.evidence import Entry, IncidentId, Manifest, Word, manifest_json
+from tripshark.model.finding import Question
+from tripshark.model.incident import Incident, State
+from tripshark.model.plan import Defaults, Plan, Reason, Refusal
+from tripshark.model.retention import Budget as DiskBudget
+from tripshark.model.retention import room
+from tripshark.model.target import Target
+from tripshark.ports import (
+    AlertRow,
+    Analyst,
+    CaptureRequest,
+    Catalogue,
+    Clock,
+    Draft,
+    Journal,
+    Meter,
+    Query,
+    Record,
+    Recorder,
+    Targets,
+    Vault,
+)
+from tripshark.respond import manual
+from tripshark.respond.budget import Budget
+from tripshark.respond.capture import Capture
+from tripshark.respond.identity import alert_id, event_key, incident_id
+from tripshark.respond.incidents import SHOWN, Incidents, Open
+from tripshark.respond.intake import Recent
+from tripshark.respond.pipeline import Pipeline
+from tripshark.respond.seal import Host, Sealed, seal
+from tripshark.respond.spool import PartState, parts
+
+log = structlog.get_logger("tripshark.runner")
+
+BATCH = 256  # journal records handled between two transactions
+RETRY = 0.5  # seconds between tries of what may work later
+SEAL_TRIES = 20
+JANITOR = 60.0
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What one stretch of the journal did, for one transaction; captures start after it is stored."""
+
+    incidents: dict[IncidentId, Incident] = field(default_factory=dict)
+    rows: list[AlertRow] = field(default_factory=list)
+    repeats: dict[AlertId, list[int]] = field(default_factory=dict)  # id → [copies, last_ns]
+    late: dict[IncidentId, int] = field(default_factory=dict)  # copies of what is sealed already
+    starts: list[_Start] = field(default_factory=list)
+    answers: list[tuple[asyncio.Future[Incident], Incident | TripsharkError]] = field(
+        default_factory=list
+    )
+
+    def repeat(self, first: AlertId, received_ns: int) -> None:
+        counted = self.repeats.setdefault(first, [0, 0])
+        counted[0] += 1
+        counted[1] = max(counted[1], received_ns)
+
+    def count_late(self, incident: IncidentId) -> None:
+        self.late[incident] = self.late.get(incident, 0) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    opened: Open
+    meaning: str
+    plan: Plan
+    target: Target
+    frozen: Frozen | None
+    received_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """Every edge the runner needs, screwed together by a program."""
+
+    journal: Journal
+    catalogue: Catalogue
+    vault: Vault
+    recorder: Recorder
+    targets: Targets
+    analyst: Analyst | None
+    clock: Clock
+    meter: Meter
+    entropy: Callable[[int], bytes]
+
+
+class Runner:
+    """Implements `ports.Captures` as well: a capture by hand is one more record of the journal."""
+
+    def __init__(
+        self,
+        world: World,
+        pipeline: Pipeline,
+        budget: Budget,
+        disk: DiskBudget,
+        *,
+        defaults: Defaults,
+        recent: Recent,
+        host: Host,
+        retention: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        self._world = world
+        self._pipeline = pipeline
+        self._budget = budget
+        self._disk = disk
+        self._defaults = defaults
+        self._recent = recent
+        self._host = host
+        self._retention = retention
+        self._incidents = Incidents()
+        self._waiting: dict[int, asyncio.Future[Incident]] = {}
+        self._refused: dict[str, AlertId] = {}  # meaning + reason → first alert refused so
+        self._analysing = asyncio.Semaphore(1)
+        self._stopping = asyncio.Event()
+        self._tasks: asyncio.TaskGroup
+        self.position = 0  # of the journal: everything up to here is in the catalogue
+
+    # ------------------------------------------------------------------------------------- life
+
+    async def run(self) -> None:
+        """Until `stop`. First finishes what an earlier life left open."""
+        async with asyncio.TaskGroup() as self._tasks:
+            await self._salvage()
+            consumer = self._tasks.create_task(self._consume())
+            janitor = self._tasks.create_task(self._clean())
+            await self._stopping.wait()
+            consumer.cancel()
+            janitor.cancel()
+            for opened in list(self._incidents.by_id.values()):
+                opened.entries.append(
+                    Entry(
+                        kind="stopped",
+                        message="Tripshark was stopped while this capture was running",
+                        word=Word.INTERRUPTED,
+                        from_ns=self._world.clock.now_ns(),
+                    )
+                )
+                for capture in opened.captures.values():
+                    capture.stop()
+
+    def stop(self) -> None:
+        """End captures now, seal them, and return from `run`."""
+        self._stopping.set()
+
+    @property
+    def in_flight(self) -> int:
+        return self._incidents.running
+
+    # ---------------------------------------------------------------------------------- journal
+
+    async def _consume(self) -> None:
+        self.position = await self._world.catalogue.position()
+        while True:
+            records = await self._world.journal.read(self.position, BATCH)
+            batch = _Batch()
+            for record in records:
+                try:
+                    await self._take(record, batch)
+                except TripsharkError as problem:
+                    self._refuse_unreadable(record, problem, batch)
+            await self._commit(batch, records[-1].seq)
+            self.position = records[-1].seq
+            await self._world.journal.forget(self.position)
+
+    async def _commit(self, batch: _Batch, position: int) -> None:
+        """One transaction; captures begin after it, so a crash before it loses nothing: the journal has it all."""
+        while True:
+            try:
+                await self._count_late(batch)
+                await self._world.catalogue.put(
+                    position=position,
+                    incidents=list(batch.incidents.values()),
+                    alerts=batch.rows,
+                    repeats=[(first, n, last) for first, (n, last) in batch.repeats.items()],
+                )
+                break
+            except Transient as problem:
+                log.warning("the catalogue cannot be written; alerts wait", problem=str(problem))
+                await asyncio.sleep(RETRY)
+        for start in batch.starts:
+            self._tasks.create_task(self._capture(start))
+        for future, answer in batch.answers:
+            if future.done():
+                continue
+            if isinstance(answer, Incident):
+                future.set_result(answer)
+            else:
+                future.set_exception(answer)
+
+    async def _count_late(self, batch: _Batch) -> None:
+        """Every copy is counted, also one that came too late for the evidence."""
+        for id, copies in batch.late.items():
+            opened = self._incidents.by_id.get(id)
+            if opened is not None:
+                opened.count(copies)
+                batch.incidents[id] = opened.incident
+                continue
+            known = batch.incidents.get(id) or await self._world.catalogue.incident(id)
+            if known is not None:
+                batch.incidents[id] = replace(known, alerts=known.alerts + copies)
+        batch.late.clear()
+
+    def _refuse_unreadable(self, record: Record, problem: TripsharkError, batch: _Batch) -> None:
+        """Accepted once, not understood now (a newer version wrote it, or a fault of ours): kept and shown."""
+        alert = Alert(rule="(not understood)", priority=Priority.DEBUG, time_ns=record.received_ns)
+        refusal = Refusal(reason=Reason.UNSUPPORTED, message=problem.message, hint=problem.hint)
+        batch.rows.append(
+            AlertRow(accepted=_accepted(record, alert), incident=None, refusal=refusal)
+        )
+        self._answer(record, problem, batch)
+
+    # ----------------------------------------------------------------------------------- alerts
+
+    async def _take(self, record: Record, batch: _Batch) -> None:
+        if record.repeat_of:
+            self._repeat(record.repeat_of, record.received_ns, batch)
+            return
+        if record.via == manual.VIA:
+            await self._take_request(record, batch)
+            return
+        alert = falco.decode(record.body)
+        first = self._recent.saw(event_key(alert), record.seq)
+        if first not in (None, record.seq):
+            self._repeat(first, record.received_ns, batch)
+            return
+        now_ns = self._world.clock.now_ns()
+        decision = await self._pipeline.decide(alert, now_ns=now_ns)
+        key = meaning(alert, decision.target.key if decision.target else "")
+        if isinstance(decision.answer, Refusal) or decision.target is None:
+            self._refuse(record, alert, key, _as_refusal(decision.answer), batch)
+            return
+        await self._begin(record, alert, key, decision.answer, decision.target, batch)
+
+    async def _begin(
+        self,
+        record: Record,
+        alert: Alert,
+        key: str,
+        plan: Plan,
+        target: Target,
+        batch: _Batch,
+    ) -> None:
+        """Join the target's open incident, rest with its sealed one, or start a capture."""
+        opened = self._incidents.open.get(target.key)
+        if opened is not None and opened.knows(key):
+            self._join_repeat(opened, record, alert, key, batch)
+            return
+        now_ns = self._world.clock.now_ns()
+        resting = self._incidents.resting.get(key)
+        if resting is not None and now_ns < resting.until_ns:
+            await self._rest(record, alert, key, plan, batch)
+            return
+        refusal = self._may_start(plan, opened, now_ns) or await self._has_room(plan)
+        frozen = None if refusal else await self._pipeline.freeze(plan)
+        if refusal is None and isinstance(frozen, Refusal):
+            refusal, frozen = frozen, None
+        if refusal is not None:
+            self._refuse(record, alert, key, refusal, batch, opened)
+            return
+        if isinstance(frozen, Frozen):
+            self._world.meter.frozen((frozen.at_ns - record.received_ns) / 1e9)
+        if opened is None:
+            opened = Open(incident=self._new_incident(alert, plan, target, now_ns))
+            self._incidents.add(opened)
+        else:
+            opened.count()
+        opened.planned.add(key)
+        opened.running += 1
+        self._add_row(opened, record, alert, key, batch)
+        batch.incidents[opened.incident.id] = opened.incident
+        batch.starts.append(
+            _Start(
+                opened,
+                key,
+                plan,
+                frozen.target if isinstance(frozen, Frozen) else target,
+                frozen if isinstance(frozen, Frozen) else None,
+                record.received_ns,
+            )
+        )
+        self._answer(record, opened.incident, batch)
+
+    def _may_start(self, plan: Plan, opened: Open | None, now_ns: int) -> Refusal | None:
+        return self._budget.may_start(
+            rule=plan.rule,
+            target=plan.target,
+            running=self._incidents.running,
+            on_target=opened.running if opened else 0,
+            now_ns=now_ns,
+        )
+
+    async def _has_room(self, plan: Plan) -> Refusal | None:
+        """A capture needs its bytes twice while it is sealed: as spool and as final file."""
+        vault = self._world.vault
+        used, free = await asyncio.to_thread(lambda: (vault.used_bytes(), vault.free_bytes()))
+        promised = sum(
+            2 * capture.state.plan.limits.max_bytes
+            for opened in self._incidents.by_id.values()
+            for capture in opened.captures.values()
+        )
+        refusal = room(
+            2 * plan.limits.max_bytes,
+            budget=self._disk,
+            used_bytes=used,
+            free_bytes=free,
+            promised_bytes=promised,
+        )
+        return refusal and replace(refusal, rule=plan.rule)
+
+    def _new_incident(self, alert: Alert, plan: Plan, target: Target, now_ns: int) -> Incident:
+        return Incident(
+            id=incident_id(now_ns, self._world.entropy(16)),
+            state=State.OPEN,
+            target=target.key,
+            title=target.title,
+            namespace=target.identity.namespace,
+            pod=target.identity.pod,
+            rule=plan.rule,
+            falco_rule=alert.rule,
+            priority=alert.priority.title,
+            t0_ns=alert.time_ns,
+            opened_ns=now_ns,
+            plan=msgspec.to_builtins(plan),
+        )
+
+    def _add_row(
+        self, opened: Open, record: Record, alert: Alert, key: str, batch: _Batch
+    ) -> None:
+        row = AlertRow(
+            accepted=_accepted(record, alert), incident=opened.incident.id, refusal=None
+        )
+        opened.rows[row.accepted.id] = row
+        opened.first.setdefault(key, row.accepted.id)
+        self._recent.belongs(record.seq, opened.incident.id)
+        batch.rows.append(row)
+
+    def _join_repeat(
+        self, opened: Open, record: Record, alert: Alert, key: str, batch: _Batch
+    ) -> None:
+        """The same again while it is being captured: the window grows, nothing new starts."""
+        if key in opened.captures:
+            opened.captures[key].extend(alert.time_ns)
+        opened.count()
+        if len(opened.rows) < SHOWN:
+            self._add_row(opened, record, alert, key, batch)
+        else:
+            first = opened.first[key]
+            opened.repeat(first, record.received_ns)
+            batch.repeat(first, record.received_ns)
+            self._recent.belongs(record.seq, opened.incident.id)
+        batch.incidents[opened.incident.id] = opened.incident
+        self._answer(record, opened.incident, batch)
+
+    async def _rest(
+        self, record: Record, alert: Alert, key: str, plan: Plan, batch: _Batch
+    ) -> None:
+        """The same again shortly after its incident was sealed: counted there, captured no more."""
+        resting = self._incidents.resting[key]
+        batch.count_late(resting.incident)
+        self._recent.belongs(record.seq, resting.incident)
+        refusal = Refusal(
+            reason=Reason.COOLDOWN,
+            message=f"incident {resting.incident} about the same was sealed a moment ago",
+            hint="shorten bounds.cooldown",
+            rule=plan.rule,
+        )
+        self._refuse(record, alert, key, refusal, batch, incident=resting.incident)
+
+    def _repeat(self, seq: int, received_ns: int, batch: _Batch) -> None:
+        """The very same event again."""
+        first = alert_id(seq)
+        batch.repeat(first, received_ns)
+        incident = self._recent.incidents.get(seq)
+        opened = self._incidents.by_id.get(incident) if incident else None
+        if opened is not None and not opened.sealing:
+            opened.count()
+            opened.repeat(first, received_ns)
+            batch.incidents[opened.incident.id] = opened.incident
+        elif incident is not None:
+            batch.count_late(incident)
+
+    def _refuse(
+        self,
+        record: Record,
+        alert: Alert,
+        key: str,
+        refusal: Refusal,
+        batch: _Batch,
+        opened: Open | None = None,
+        incident: IncidentId | None = None,
+    ) -> None:
+        """A stored, countable "no"; the same "no" to the same meaning is counted on its first row."""
+        told = f"{key}:{refusal.reason}"
+        first = self._refused.get(told)
+        if opened is not None:
+            incident = opened.incident.id
+            opened.count()
+            batch.incidents[incident] = opened.incident
+        if first is not None:
+            batch.repeat(first, record.received_ns)
+        else:
+            row = AlertRow(accepted=_accepted(record, alert), incident=incident, refusal=refusal)
+            batch.rows.append(row)
+            if len(self._refused) > SHOWN * 100:
+                self._refused.clear()
+            self._refused[told] = row.accepted.id
+        self._answer(record, Denied(refusal.message, hint=refusal.hint), batch)
+
+    # -------------------------------------------------------------------------- captures by hand
+
+    async def capture(self, request: CaptureRequest) -> Incident:
+        """Freeze and begin. Durable like an alert; raises what stands in the way."""
+        manual.alert_of(request, received_ns=0)  # raises BadInput before anything is stored
+        bpf.compile(request.filter, 1)
+        now_ns = self._world.clock.now_ns()
+        future: asyncio.Future[Incident] = asyncio.get_running_loop().create_future()
+        seq = await self._world.journal.append(
+            manual.encode(request), via=manual.VIA, received_ns=now_ns
+        )
+        self._waiting[seq] = future
+        try:
+            return await asyncio.wait_for(future, timeout=30)
+        except TimeoutError as late:
+            raise Transient("the capture was noted but has not begun yet", after=5) from late
+        finally:
+            self._waiting.pop(seq, None)
+
+    async def _take_request(self, record: Record, batch: _Batch) -> None:
+        request = manual.decode(record.body)
+        alert = manual.alert_of(request, received_ns=record.received_ns)
+        resolution = await self._world.targets.find(request.target)
+        target = resolution.target
+        if target is None:
+            refusal = Refusal(
+                reason=Reason.NO_TARGET, message=resolution.reason, hint=resolution.hint
+            )
+            self._refuse(record, alert, f"manual:{record.seq}", refusal, batch)
+            return
+        plan = manual.plan_of(request, alert, target, self._defaults)
+        key = f"{meaning(alert, target.key)}:{record.seq}"  # two requests are never the same
+        if isinstance(plan, Refusal):
+            self._refuse(record, alert, key, plan, batch)
+            return
+        await self._begin(record, alert, key, plan, target, batch)
+
+    def _answer(self, record: Record, answer: Incident | TripsharkError, batch: _Batch) -> None:
+        """Whoever waits for this record is told once it is stored."""
+        future = self._waiting.get(record.seq)
+        if future is not None:
+            batch.answers.append((future, answer))
+
+    # --------------------------------------------------------------------------------- captures
+
+    async def _capture(self, start: _Start) -> None:
+        """One part of an incident, from its freeze to its end; the last one to end seals."""
+        opened = start.opened
+        try:
+            draft = await self._draft(opened)
+            state = PartState(
+                number=len(opened.captures),
+                plan=start.plan,
+                target=start.target,
+                until_ns=start.plan.t0_ns + start.plan.after_ns,
+            )
+            capture = await asyncio.to_thread(
+                Capture,
+                state,
+                draft=draft,
+                recorder=self._world.recorder,
+                clock=self._world.clock,
+            )
+            opened.captures[start.meaning] = capture
+            if self._stopping.is_set():
+                capture.stop()
+            await capture.run(start.frozen)
+        except (TripsharkError, OSError) as problem:
+            opened.entries.append(
+                Entry(
+                    kind="capture_failed",
+                    message=f"a capture of this incident failed: {problem}",
+                    word=Word.INTERRUPTED,
+                )
+            )
+            if start.frozen is not None and start.meaning not in opened.captures:
+                await self._release(start.frozen)
+            log.warning("capture failed", incident=opened.incident.id, problem=str(problem))
+        finally:
+            opened.running -= 1
+            opened.planned.discard(start.meaning)
+        if not opened.running and not opened.sealing:
+            self._incidents.close_door(opened)
+            await self._seal(opened)
+
+    async def _draft(self, opened: Open) -> Draft:
+        if opened.draft is None:
+            incident = opened.incident
+            opened.draft = self._world.vault.begin(incident.id, incident.opened_ns)
+        return opened.draft
+
+    async def _release(self, frozen: Frozen) -> None:
+        try:
+            await self._world.recorder.release(frozen)
+        except (Transient, NotFound):
+            return
+
+    # ---------------------------------------------------------------------------------- sealing
+
+    async def _seal(self, opened: Open) -> None:
+        """Evidence first; findings after it, and never in its way."""
+        sealed: Sealed | None = None
+        problem = "no draft could be begun"
+        for _ in range(SEAL_TRIES if opened.draft else 0):
+            try:
+                sealed = await self._seal_once(opened)
+                break
+            except Transient as full:
+                problem = str(full)
+                log.warning("sealing waits", incident=opened.incident.id, problem=problem)
+                await asyncio.sleep(RETRY)
+            except (TripsharkError, OSError, ValueError) as fault:
+                problem = str(fault)
+                log.exception("sealing failed", incident=opened.incident.id)
+                break
+        now_ns = self._world.clock.now_ns()
+        if sealed is None:
+            failed = replace(
+                opened.incident, state=State.FAILED, problem=problem, sealed_ns=now_ns
+            )
+            await self._store(failed)
+            self._incidents.rest(opened, now_ns)
+            opened.sealed.set()
+            return
+        incident = replace(
+            sealed.incident,
+            alerts=opened.incident.alerts,
+            state=State.SEALED if sealed.incident.packets else State.EMPTY,
+            folder=self._world.vault.folder(opened.incident.id),
+            manifest_sha256=_digest(sealed.manifest),
+        )
+        opened.incident = incident
+        await self._store(incident)
+        self._incidents.rest(opened, now_ns + self._budget.bounds.cooldown_ns)
+        self._world.meter.sealed(incident.word)
+        opened.sealed.set()
+        log.info(
+            "sealed",
+            incident=incident.id,
+            target=incident.title,
+            packets=incident.packets,
+            ledger=incident.word,
+        )
+        await self._analyse(incident, sealed, list(opened.rows.values()))
+
+    async def _seal_once(self, opened: Open) -> Sealed:
+        assert opened.draft is not None  # noqa: S101 (the caller has looked)
+        try:
+            neighbours = await self._world.targets.all()
+        except Transient:
+            neighbours = ()
+        return await asyncio.to_thread(
+            seal,
+            opened.draft,
+            opened.incident,
+            alerts=list(opened.rows.values()),
+            host=self._host,
+            neighbours=neighbours,
+            now_ns=self._world.clock.now_ns(),
+            entries=opened.entries,
+        )
+
+    async def _store(self, incident: Incident) -> None:
+        while True:
+            try:
+                await self._world.catalogue.put(incidents=[incident])
+            except Transient as problem:
+                log.warning("the catalogue cannot be written", problem=str(problem))
+                await asyncio.sleep(RETRY)
+            else:
+                return
+
+    async def _analyse(self, incident: Incident, sealed: Sealed, rows: Iterable[AlertRow]) -> None:
+        """One paragraph for people, findings for programs; a failure is noted and withholds nothing."""
+        if self._world.analyst is None or not incident.packets:
+            return
+        question = Question(
+            t0_ns=incident.t0_ns,
+            target=incident.title,
+            addresses=sealed.addresses,
+            connections=tuple(
+                row.accepted.alert.connection
+                for row in rows
+                if row.accepted.alert.connection is not None
+            ),
+            names=sealed.names,
+            manifest_sha256=incident.manifest_sha256,
+        )
+        evidence = next(file for file in sealed.manifest.files if file.name.endswith(".pcapng"))
+        async with self._analysing:
+            try:
+                findings = await self._world.analyst.analyse(
+                    f"{incident.folder}/{evidence.name}", question
+                )
+                await asyncio.to_thread(
+                    self._world.vault.beside,
+                    incident.id,
+                    "findings.json",
+                    msgspec.json.format(msgspec.json.encode(findings), indent=2) + b"\n",
+                )
+            except (Transient, Permanent, BadInput) as problem:
+                log.warning("no findings", incident=incident.id, problem=str(problem))
+                await self._update(incident.id, problem=f"no findings: {problem.message}")
+                return
+        await self._update(incident.id, summary=findings.summary)
+
+    async def _update(self, id: IncidentId, *, summary: str = "", problem: str = "") -> None:
+        known = await self._world.catalogue.incident(id)
+        if known is not None:
+            await self._store(
+                replace(known, summary=summary or known.summary, problem=problem or known.problem)
+            )
+
+    # ---------------------------------------------------------------------------------- salvage
+
+    async def _salvage(self) -> None:
+        """What an earlier life left open: its drafts, and incidents that never got one."""
+        drafts = {draft.incident: draft for draft in self._world.vault.drafts()}
+        for state in (State.OPEN, State.SEALING):
+            for incident in await self._world.catalogue.incidents(
+                Query(state=state.value, limit=1000)
+            ):
+                await self._salvage_one(incident, drafts.pop(incident.id, None))
+        for draft in drafts.values():
+            known = await self._world.catalogue.incident(draft.incident)
+            if known is None or known.state in (State.SEALED, State.EMPTY, State.REMOVED):
+                draft.discard()  # begun before its incident was stored: the journal has the alert
+            else:
+                await self._salvage_one(known, draft)
+
+    async def _salvage_one(self, incident: Incident, draft: Draft | None) -> None:
+        """Finish from the draft, and from the ring where it still reaches back."""
+        try:
+            folder = self._world.vault.folder(incident.id)
+        except NotFound:
+            folder = ""
+        if folder:  # sealed, but the catalogue was not told
+            await self._recatalogue(incident, folder)
+            if draft is not None:
+                draft.discard()
+            return
+        opened = Open(incident=incident, draft=draft)
+        opened.rows = {
+            row.accepted.id: row for row in await self._world.catalogue.alerts(incident.id)
+        }
+        opened.entries.append(
+            Entry(
+                kind="responder_restart",
+                message="Tripshark was interrupted during this capture; it was finished from what "
+                "had been kept and from what the ring still held",
+                word=Word.INTERRUPTED,
+                from_ns=incident.opened_ns,
+                to_ns=self._world.clock.now_ns(),
+            )
+        )
+        self._incidents.by_id[incident.id] = opened
+        opened.sealing = True
+        self._tasks.create_task(self._finish(opened))
+
+    async def _finish(self, opened: Open) -> None:
+        try:
+            draft = await self._draft(opened)
+            states = [state for state, _, _ in await asyncio.to_thread(lambda: list(parts(draft)))]
+            plans = [state.plan for state in states] or [
+                msgspec.convert(opened.incident.plan, Plan)
+            ]
+            number = max((state.number for state in states), default=-1)
+            known = {t.key: t for t in await self._targets_or_none()}
+            for plan in plans:
+                target = known.get(plan.target)
+                if target is None:
+                    continue
+                number += 1
+                now_ns = self._world.clock.now_ns()
+                state = PartState(
+                    number=number,
+                    plan=plan,
+                    target=target,
+                    until_ns=min(now_ns, plan.t0_ns + plan.after_ns),
+                )
+                capture = await asyncio.to_thread(
+                    Capture,
+                    state,
+                    draft=draft,
+                    recorder=self._world.recorder,
+                    clock=self._world.clock,
+                )
+                await capture.run(None)
+        except (TripsharkError, OSError, msgspec.MsgspecError) as problem:
+            log.warning("salvage from the ring failed", problem=str(problem))
+        await self._seal(opened)
+
+    async def _targets_or_none(self) -> tuple[Target, ...]:
+        try:
+            return await self._world.targets.all()
+        except Transient:
+            return ()
+
+    async def _recatalogue(self, incident: Incident, folder: str) -> None:
+        manifest = await asyncio.to_thread(self._world.vault.manifest, incident.id)
+        what = manifest.details.get("what")
+        told: dict[str, Json] = what if isinstance(what, dict) else {}
+        packets, size = told.get("packets"), told.get("bytes")
+        await self._store(
+            replace(
+                incident,
+                state=State.SEALED if packets else State.EMPTY,
+                folder=folder,
+                sealed_ns=manifest.created_ns,
+                packets=packets if isinstance(packets, int) else 0,
+                bytes=size if isinstance(size, int) else 0,
+                word=manifest.ledger.word,
+                manifest_sha256=_digest(manifest),
+            )
+        )
+
+    # ------------------------------------------------------------------------------ housekeeping
+
+    async def _clean(self) -> None:
+        while self._retention is not None:
+            try:
+                await self._retention()
+            except (TripsharkError, OSError) as problem:
+                log.warning("retention failed", problem=str(problem))
+            await asyncio.sleep(JANITOR)
+
+
+def _accepted(record: Record, alert: Alert) -> Accepted:
+    return Accepted(
+        id=alert_id(record.seq),
+        seq=record.seq,
+        received_ns=record.received_ns,
+        alert=alert,
+        body=record.body,
+        via=record.via,
+    )
+
+
+def _as_refusal(answer: Plan | Refusal) -> Refusal:
+    if isinstance(answer, Refusal):
+        return answer
+    return Refusal(reason=Reason.NO_TARGET, message="no target", rule=answer.rule)
+
+
+def _digest(manifest: Manifest) -> str:
+    return hashlib.sha256(manifest_json(manifest)).hexdigest()
