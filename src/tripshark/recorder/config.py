@@ -1,0 +1,86 @@
+"""What the recorder is told when it is started; it reads no file and no environment."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+
+from tripshark.errors import BadInput
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecorderConfig:
+    """Everything that may be decided about recording. Bytes are ring memory unless said otherwise."""
+
+    socket: str  # path of the unix socket, made with mode 0660
+    group: int = (
+        -1
+    )  # gid that owns the socket and whose members may connect; -1: the recorder's own
+    allowed_uids: tuple[int, ...] = ()  # besides root, the recorder's own uid and the group
+    per_target: int = 16 * MIB
+    total: int = 512 * MIB
+    copies: int = 256 * MIB  # tombstones and frozen histories, used bytes only
+    tombstone_s: int = 600
+    snaplen: int = 262_144  # bytes kept of each packet, when no filter says otherwise
+    filter: str = ""  # cBPF as hex, for frames that begin with an Ethernet header; "": everything
+    filter_raw: str = ""  # the same for interfaces whose packets begin with the IP header (tun)
+    include: tuple[str, ...] = ("*",)  # namespaces by name, globs
+    exclude: tuple[str, ...] = ()
+    host: bool = True  # record the host's own namespace as target `host`
+    netns_dir: str = "/run/netns"
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{name} must be positive"
+            for name in ("per_target", "total", "copies", "tombstone_s", "snaplen")
+            if getattr(self, name) <= 0
+        ]
+        for name in ("filter", "filter_raw"):
+            try:
+                program = bytes.fromhex(getattr(self, name))
+            except ValueError:
+                problems.append(f"{name} must be hex digits")
+                continue
+            if len(program) % 8 or len(program) > 8 * 4096:
+                problems.append(f"{name} must be up to 4096 instructions of 8 bytes")
+        if not 0 < len(self.socket.encode()) < 108:
+            problems.append("socket must be a path of at most 107 bytes")
+        if problems:
+            raise BadInput("; ".join(problems), where="the recorder's configuration")
+
+    @classmethod
+    def from_json(cls, text: str) -> RecorderConfig:
+        """What `to_json` wrote; names left out have their default. Raises `BadInput`."""
+        where = "the recorder's configuration"
+        try:
+            given = json.loads(text)
+        except ValueError as problem:
+            raise BadInput(f"no JSON: {problem}", where=where) from problem
+        if not isinstance(given, dict):
+            raise BadInput("not a JSON object", where=where)
+        kinds = {each.name: each.type for each in fields(cls)}
+        values: dict[str, object] = {}
+        for name, value in given.items():
+            match kinds.get(name), value:
+                case "int", int() if not isinstance(value, bool):
+                    values[name] = value
+                case "str", str():
+                    values[name] = value
+                case "bool", bool():
+                    values[name] = value
+                case "tuple[int, ...]", list() if all(type(each) is int for each in value):
+                    values[name] = tuple(value)
+                case "tuple[str, ...]", list() if all(type(each) is str for each in value):
+                    values[name] = tuple(value)
+                case None, _:
+                    raise BadInput(f"unknown name {name!r}", where=where)
+                case kind, _:
+                    raise BadInput(f"{name} must be {kind}", where=where)
+        if "socket" not in values:
+            raise BadInput("socket is missing", where=where)
+        return cls(**values)  # type: ignore[arg-type]  # each was matched against its field's type above
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))

@@ -1,0 +1,116 @@
+"""One thread that waits for everything at once, and a crew for what would make it wait."""
+
+from __future__ import annotations
+
+import collections
+import heapq
+import itertools
+import logging
+import os
+import select
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+_CREW = 32  # opening a ring waits 11 ms for the kernel and closing one 20 ms: in parallel that is nothing
+
+
+class Timer:
+    """A call that is due once; `cancel` makes nothing of it."""
+
+    __slots__ = ("call", "cancelled")
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self.call = call
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class Loop:
+    """Runs callbacks for descriptors, times and finished work, all in the thread that calls `run`."""
+
+    def __init__(self) -> None:
+        self.running = True
+        self._poll = select.epoll()
+        self._calls: dict[int, Callable[[int], None]] = {}
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._order = itertools.count()
+        self._crew = ThreadPoolExecutor(_CREW, thread_name_prefix="crew")
+        self._finished: collections.deque[Callable[[], None]] = collections.deque()
+        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.watch(self._bell, self._collect)
+
+    def watch(self, fd: int, call: Callable[[int], None], events: int = select.EPOLLIN) -> None:
+        """Call with the events whenever a descriptor has some; again to change which."""
+        if fd in self._calls:
+            self._poll.modify(fd, events)
+        else:
+            self._poll.register(fd, events)
+        self._calls[fd] = call
+
+    def unwatch(self, fd: int) -> None:
+        """To be called before the descriptor is closed."""
+        if self._calls.pop(fd, None) is not None:
+            self._poll.unregister(fd)
+
+    def later(self, seconds: float, call: Callable[[], None]) -> Timer:
+        timer = Timer(call)
+        heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._order), timer))
+        return timer
+
+    def submit(self, work: Callable[[], T], then: Callable[[T | Exception], None]) -> None:
+        """Let one of the crew do it, and hand its result, or the exception it raised, to `then` in this thread."""
+
+        def done(future: Future[T]) -> None:
+            problem = future.exception()
+            if problem is None:
+                self._finished.append(lambda: then(future.result()))
+            elif isinstance(problem, Exception):
+                self._finished.append(lambda: then(problem))
+            os.eventfd_write(self._bell, 1)
+
+        self._crew.submit(work).add_done_callback(done)
+
+    def _collect(self, _events: int) -> None:
+        os.eventfd_read(self._bell)
+        while self._finished:
+            self._guarded(self._finished.popleft())
+
+    def run(self) -> None:
+        """Until `running` is False."""
+        while self.running:
+            for fd, events in self._poll.poll(self._wait_s()):
+                if (call := self._calls.get(fd)) is not None:  # an earlier call may have closed it
+                    self._guarded(call, events)
+            now = time.monotonic()
+            while self._timers and self._timers[0][0] <= now:
+                _, _, timer = heapq.heappop(self._timers)
+                if not timer.cancelled:
+                    self._guarded(timer.call)
+
+    def _wait_s(self) -> float | None:
+        while self._timers and self._timers[0][2].cancelled:
+            heapq.heappop(self._timers)
+        if not self._timers:
+            return None
+        return max(0.0, self._timers[0][0] - time.monotonic())
+
+    def _guarded(self, call: Callable[..., None], *arguments: int) -> None:
+        """One callback's bug must not end the recording of everybody else."""
+        try:
+            call(*arguments)
+        except Exception:
+            log.exception("a callback of the recorder failed")
+
+    def close(self) -> None:
+        """Wait for the crew."""
+        self._crew.shutdown(wait=True, cancel_futures=True)
+        self._poll.close()
+        os.close(self._bell)

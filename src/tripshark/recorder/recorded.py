@@ -1,0 +1,201 @@
+"""What is known of one recorded namespace while it lives and after: its rings and their tombstones."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tripshark.formats.wire import BlockRef, Json, RingCopy, from_json, to_json
+from tripshark.model.target import (
+    Interface,
+    RingState,
+    Target,
+    TargetKey,
+    TargetKind,
+)
+from tripshark.recorder.copies import Copy
+from tripshark.recorder.ring import Counters, Ring
+
+
+@dataclass(slots=True, kw_only=True)
+class Tombstone:
+    """A ring that is closed: what it held, copied out."""
+
+    id: str
+    target: TargetKey
+    interface: Interface
+    snaplen: int
+    opened_ns: int
+    closed_ns: int
+    counters: Counters
+    oldest_ns: int
+    newest_ns: int
+    copy: Copy
+
+
+@dataclass(slots=True, kw_only=True)
+class Recorded:
+    """One namespace for its whole life."""
+
+    key: TargetKey
+    kind: TargetKind
+    name: str
+    inode: int
+    since_ns: int
+    paths: set[str]  # where it can be entered; a named one may have several names
+    quota: int  # bytes of ring memory it may use
+    seen_born: bool = False
+    gone_ns: int = 0
+    expired_ns: int = 0  # tombstones that held history up to here were discarded
+    pid: int = 0
+    pidfd: int = -1
+    bell: socket.socket | None = None
+    rings: dict[int, Ring] = field(default_factory=dict)  # by ifindex
+    opening: dict[int, int] = field(default_factory=dict)  # ifindex → bytes, not yet open
+    unrecorded: dict[int, str] = field(default_factory=dict)  # ifindex → why
+    tombstones: list[Tombstone] = field(default_factory=list)
+    problem: str = ""  # why nothing of it is recorded
+    visiting: bool = False
+    visit_again: bool = False
+    visited: bool = False
+
+    @property
+    def alive(self) -> bool:
+        return self.gone_ns == 0
+
+    @property
+    def settled(self) -> bool:
+        """Whether everything that can be recorded of it is."""
+        return not self.alive or (self.visited and not self.visiting and not self.opening)
+
+    @property
+    def ring_bytes(self) -> int:
+        return sum(each.shape.bytes for each in self.rings.values()) + sum(self.opening.values())
+
+    def describe(self) -> Target:
+        """As everybody else knows it."""
+        living = [
+            _state(each, True, each.shape.bytes, *each.span_ns(), 0)
+            for each in self.rings.values()
+        ]
+        dead = [
+            _state(each, False, each.copy.size, each.oldest_ns, each.newest_ns, each.closed_ns)
+            for each in self.tombstones
+        ]
+        notes = [self.problem] if self.problem else sorted(set(self.unrecorded.values()))
+        return Target(
+            key=self.key,
+            kind=self.kind,
+            name=self.name,
+            inode=self.inode,
+            since_ns=self.since_ns,
+            gone_ns=self.gone_ns,
+            seen_born=self.seen_born,
+            rings=(*living, *dead),
+            note="; ".join(notes)[:500],
+        )
+
+    def facts(self) -> Json:
+        """What a restarted recorder must know."""
+        return {
+            "key": self.key,
+            "kind": self.kind.value,
+            "name": self.name,
+            "inode": self.inode,
+            "since_ns": self.since_ns,
+            "paths": sorted(self.paths)[:16],
+            "quota": self.quota,
+            "seen_born": self.seen_born,
+            "gone_ns": self.gone_ns,
+            "expired_ns": self.expired_ns,
+            "pid": self.pid,
+        }
+
+    @classmethod
+    def restored(cls, facts: Json) -> Recorded:
+        given = dict(facts)
+        return cls(
+            **given
+            | {
+                "key": TargetKey(given["key"]),
+                "kind": TargetKind(given["kind"]),
+                "paths": set(given["paths"]),
+            }
+        )
+
+
+def _state(
+    each: Ring | Tombstone, live: bool, held: int, oldest_ns: int, newest_ns: int, closed_ns: int
+) -> RingState:
+    return RingState(
+        ring=each.id,
+        interface=each.interface,
+        live=live,
+        bytes=held,
+        snaplen=each.snaplen,
+        packets=each.counters.packets,
+        drops=each.counters.drops,
+        blocks=each.counters.blocks,
+        oldest_ns=oldest_ns,
+        newest_ns=newest_ns,
+        opened_ns=each.opened_ns,
+        closed_ns=closed_ns,
+    )
+
+
+def ring_copy(
+    each: Ring | Tombstone, blocks: Sequence[BlockRef], size: int, overwritten: int = 0
+) -> Json:
+    """A `RingCopy` as it travels, `size` bytes of blocks beside it."""
+    copy = RingCopy(
+        ring=each.id,
+        target=each.target,
+        interface=each.interface,
+        snaplen=each.snaplen,
+        live=isinstance(each, Ring),
+        opened_ns=each.opened_ns,
+        closed_ns=each.closed_ns if isinstance(each, Tombstone) else 0,
+        packets=each.counters.packets,
+        drops=each.counters.drops,
+        overwritten=overwritten,
+        gaps=tuple(each.counters.gaps),
+        losses=tuple(each.counters.losses),
+        blocks=tuple(blocks),
+        data=memoryview(b""),
+    )
+    facts: Json = to_json(copy)
+    return facts | {"data": size}
+
+
+def ring_facts(ring: Ring) -> Json:
+    """What a restarted recorder must know of an open ring."""
+    return ring_copy(ring, (), 0) | {
+        "block": ring.shape.block,
+        "count": ring.shape.blocks,
+        "retired": ring.counters.blocks,
+        "counted_ns": ring.counted_ns,
+    }
+
+
+def tombstone_facts(grave: Tombstone) -> Json:
+    """What a restarted recorder must know of a closed ring; its blocks describe themselves."""
+    return ring_copy(grave, (), 0) | {
+        "size": grave.copy.size,
+        "retired": grave.counters.blocks,
+        "oldest_ns": grave.oldest_ns,
+        "newest_ns": grave.newest_ns,
+    }
+
+
+def restored_counters(facts: Json) -> tuple[Counters, RingCopy]:
+    """The counters, and the rest of the facts as a copy without blocks."""
+    known = from_json(RingCopy, {name: facts[name] for name in RingCopy.__dataclass_fields__})
+    counters = Counters(
+        packets=known.packets,
+        drops=known.drops,
+        blocks=int(facts["retired"]),
+        losses=list(known.losses),
+        gaps=list(known.gaps),
+    )
+    return counters, known
