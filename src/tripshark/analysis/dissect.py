@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -67,6 +68,8 @@ async def dissect(
     A file that tshark cannot read to its end gives findings up to there and a note. Raises `Permanent` when
     there is nothing to tell, `Transient` when another try may work.
     """
+    if not os.fstat(evidence).st_size:
+        raise Permanent("the file is empty", where="analyst")
     gatherer = Gatherer(question)
     lines = Lines(gatherer)
     ended = await run(
