@@ -22,6 +22,9 @@ HEADERS: Final = 256
 
 _KERNEL_MOST: Final = 4096  # BPF_MAXINSNS
 _ETHERNET: Final = 1
+_TYPE: Final = 12  # offset of the EtherType
+_TAG_BYTES: Final = 4
+_TPIDS: Final = (0x8100, 0x88A8, 0x9100)  # what libpcap's `vlan` takes for a tag
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,10 +71,33 @@ def compile(expression: str, linktype: int, snaplen: int = 262_144) -> Program:
     """
     tokens = pcapfilter.check(expression)
     instructions = libpcap.compile_filter(expression, linktype, snaplen)
-    if linktype == _ETHERNET:
-        wider = pcapfilter.through_tags(expression, tokens)
-        instructions = libpcap.compile_filter(wider, linktype, snaplen)
+    if linktype == _ETHERNET and tokens and not pcapfilter.speaks_of_tags(tokens):
+        once = libpcap.compile_filter(f"vlan and ({expression})", linktype, snaplen)
+        twice = libpcap.compile_filter(f"vlan and vlan and ({expression})", linktype, snaplen)
+        inside = _if_tagged(_TYPE + _TAG_BYTES, twice, once)
+        instructions = _if_tagged(_TYPE, inside, instructions)
     return Program(instructions=instructions, linktype=linktype, expression=expression)
+
+
+def _if_tagged(offset: int, tagged: bytes, plain: bytes) -> bytes:
+    """The one program where the EtherType at `offset` is a VLAN tag's, the other where it is not.
+
+    Joined here and not as text: `vlan` in an expression moves the offsets of everything behind it, even of the
+    other side of an `or`; and "not port 80" must ask a tagged packet for the port behind its tag.
+    """
+    count = len(_TPIDS)
+    tests = [
+        cbpf.Instruction(cbpf.JUMP_EQUAL, count - at, 0, kind) for at, kind in enumerate(_TPIDS)
+    ]
+    return b"".join(
+        (
+            cbpf.Instruction(cbpf.LOAD_HALF, 0, 0, offset).encode(),
+            *(test.encode() for test in tests),
+            cbpf.Instruction(cbpf.JUMP, 0, 0, len(tagged) // 8).encode(),
+            tagged,
+            plain,
+        )
+    )
 
 
 def run(program: Program, packets: Packets) -> NDArray[np.bool_]:

@@ -38,6 +38,9 @@ _K, _X, _A_SOURCE = 0x00, 0x08, 0x10
 _ADD, _SUB, _MUL, _DIV, _OR, _AND, _LSH, _RSH, _NEG, _MOD, _XOR = range(0x00, 0xB0, 0x10)
 _JA, _JEQ, _JGT, _JGE, _JSET = range(0x00, 0x50, 0x10)
 RET_K: Final = _RET | _K
+JUMP: Final = _JMP | _JA
+JUMP_EQUAL: Final = _JMP | _JEQ | _K
+LOAD_HALF: Final = _LD | _ABS | _HALF
 _RET_A: Final = _RET | _A_SOURCE
 _TAX, _TXA = _MISC, _MISC | 0x80
 _LD_IMM, _LD_MEM, _LD_LEN = _LD | _IMM, _LD | _MEM, _LD | _LEN
@@ -70,7 +73,7 @@ _KNOWN: Final = frozenset(
         *(_LD_IMM, _LD_MEM, _LD_LEN, _LDX_IMM, _LDX_MEM, _LDX_LEN, _LDX_MSH, _ST, _STX),
         *(_ALU | operation | source for operation in _ARITHMETIC for source in (_K, _X)),
         *(_JMP | test | source for test in _TESTS for source in (_K, _X)),
-        *(_NEG_A, _JMP | _JA, RET_K, _RET_A, _TAX, _TXA),
+        *(_NEG_A, JUMP, RET_K, _RET_A, _TAX, _TXA),
     ]
 )
 
@@ -100,7 +103,7 @@ class Instruction(NamedTuple):
         if kind == _LD:
             return 1 << X if code & 0xE0 == _IND else 0
         if kind in (_ALU, _JMP):
-            if code == _JMP | _JA:
+            if code == JUMP:
                 return 0
             return 1 << A | (1 << X if code & _X else 0)
         if kind in (_STX,) or code == _TXA:
@@ -121,7 +124,7 @@ class Instruction(NamedTuple):
         """Where it may go from `at`."""
         if self.code & 7 == _RET:
             return ()
-        if self.code == _JMP | _JA:
+        if self.code == JUMP:
             return (at + 1 + self.k,)
         if self.code & 7 == _JMP:
             return (at + 1 + self.jt, at + 1 + self.jf)
@@ -250,7 +253,7 @@ class _Pass:
                 self._waiting[at + 1].append(lot)
 
     def _jump(self, at: int, each: Instruction, lot: _Lot) -> None:
-        if each.code == _JMP | _JA:
+        if each.code == JUMP:
             self._waiting[at + 1 + each.k].append(lot)
             return
         a = lot.registers[A]

@@ -12,6 +12,8 @@ from tripshark.errors import BadInput, Permanent
 _NAMES: Final = ("libpcap.so.0.8", "libpcap.so.1", "libpcap.so")  # Debian's name, everybody's
 _DLT: Final = {101: 12}  # link types of files whose number in the library is another: raw IP
 _UNKNOWN_NETMASK: Final = 0xFFFF_FFFF
+_OPTIMISED: Final = 2048
+"""Longer expressions are taken as they are: the optimiser takes time with the cube of their length."""
 _ONE_AT_A_TIME = threading.Lock()  # the compiler became reentrant only in 1.8
 
 
@@ -32,7 +34,11 @@ def compile_filter(expression: str, linktype: int, snaplen: int) -> bytes:
         handle = library.pcap_open_dead(_DLT.get(linktype, linktype), snaplen)
         try:
             if library.pcap_compile(
-                handle, ctypes.byref(code), expression.encode("ascii"), 1, _UNKNOWN_NETMASK
+                handle,
+                ctypes.byref(code),
+                expression.encode("ascii"),
+                int(len(expression) <= _OPTIMISED),
+                _UNKNOWN_NETMASK,
             ):
                 raise BadInput(
                     f"filter does not compile: {library.pcap_geterr(handle).decode(errors='replace')}",

@@ -12,7 +12,7 @@ from typing import Final
 
 from tripshark.errors import BadInput
 
-_LONGEST: Final = 32_768  # characters
+_LONGEST: Final = 16_384  # characters
 
 _TOKEN: Final = re.compile(
     r"""
@@ -33,7 +33,7 @@ _LANGUAGE: Final = """
     dst src host net mask port portrange proto link ether wlan addr1 addr2 addr3 addr4 ra ta
     arp rarp ip ip6 icmp icmp6 igmp igrp pim vrrp carp sctp tcp udp ah esp
     atalk aarp decnet lat moprc mopdl iso esis isis clnp stp ipx netbeui
-    less greater broadcast multicast byte len length inbound outbound ifindex
+    less greater broadcast multicast byte len length
     vlan mpls pppoed pppoes geneve
     and or not
     icmptype icmpcode icmp-echoreply icmp-unreach icmp-sourcequench icmp-redirect icmp-echo
@@ -52,7 +52,8 @@ _LANGUAGE: Final = """
     tcpflags tcp-fin tcp-syn tcp-rst tcp-push tcp-ack tcp-urg tcp-ece tcp-cwr
 """
 """Words of pcap-filter(7). Left out: `protochain`, whose programs loop, `gateway`, which is always looked up,
-and what exists only on links that we never record."""
+`inbound`, `outbound` and `ifindex`, which only a live socket can answer (elsewhere they match nothing), and what
+exists only on links that we never record."""
 
 _PROTOCOLS: Final = """
     ip ip6 arp rarp icmp icmp6 igmp igrp pim vrrp ah esp udp tcp sctp
@@ -60,12 +61,11 @@ _PROTOCOLS: Final = """
 """
 """What may follow `proto \\`."""
 
-_SHIFTING: Final = "vlan mpls pppoes geneve 0x8100 0x88a8 0x9100 33024 34984 37120"
-"""Words that speak of tags themselves, or move every offset behind them."""
+_TAGGING: Final = "vlan mpls pppoes geneve 0x8100 0x88a8 0x9100 33024 34984 37120"
 
 _WORDS: Final = frozenset(_LANGUAGE.split())
 _AFTER_BACKSLASH: Final = frozenset(_PROTOCOLS.split())
-_SHIFTS: Final = frozenset(_SHIFTING.split())
+_TAGS: Final = frozenset(_TAGGING.split())
 
 
 def check(expression: str) -> tuple[str, ...]:
@@ -99,22 +99,9 @@ def check(expression: str) -> tuple[str, ...]:
     return tuple(tokens)
 
 
-def through_tags(expression: str, tokens: tuple[str, ...]) -> str:
-    """The same question asked behind no, one or two VLAN tags, wherever the packet has its own header.
-
-    `vlan` moves the offsets of all that follows it, even after `or` and under `not`; so the tests for an
-    untagged packet read bytes. An expression that speaks of tags itself is left as it is.
-    """
-    if not tokens or not _SHIFTS.isdisjoint(map(str.lower, tokens)):
-        return expression
-    untagged, untagged_inside = _untagged(12), _untagged(16)
-    inside = f"({untagged_inside} and ({expression})) or (vlan and ({expression}))"
-    return f"({untagged} and ({expression})) or (vlan and ({inside}))"
-
-
-def _untagged(offset: int) -> str:
-    kinds = " or ".join(f"ether[{offset}:2] = {kind}" for kind in ("0x8100", "0x88a8", "0x9100"))
-    return f"not ({kinds})"
+def speaks_of_tags(tokens: tuple[str, ...]) -> bool:
+    """Whether an expression names tags or labels itself, so that it means them and not what is behind them."""
+    return not _TAGS.isdisjoint(map(str.lower, tokens))
 
 
 def _is_known(word: str, before: str) -> bool:
