@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, cast
 
@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from tripshark.errors import BadInput
-from tripshark.model import expression
+from tripshark.model import expression, units
 from tripshark.model.alert import Priority
 from tripshark.model.filter import Scope
 from tripshark.model.rule import FieldTest, PriorityTest, Relation
@@ -31,61 +31,42 @@ MAX_DURATION_NS = 86_400_000_000_000  # a day: a capture ends by its own budget
 
 # ---------------------------------------------------------------------------------- words to values
 
-_NANOSECONDS = {
-    "ns": 1,
-    "us": 1_000,
-    "ms": 1_000_000,
-    "s": 1_000_000_000,
-    "m": 60_000_000_000,
-    "min": 60_000_000_000,
-    "h": 3_600_000_000_000,
-    "d": 86_400_000_000_000,
-}
-_NUMBER = r"([0-9]{1,15}(?:\.[0-9]{1,9})?)"
-_DURATION = re.compile(rf"{_NUMBER}\s*(ns|us|ms|min|s|m|h|d)?(?![a-z])\s*")
-_AMOUNT = re.compile(rf"{_NUMBER}\s*([kmgt]?)(i?)b?")
-
 
 def duration(value: object) -> int:
     """`30s`, `2m`, `1m30s`, `500ms`, or plain seconds, in nanoseconds. Raises `ValueError`."""
-    text = str(value).strip().lower().replace("µ", "u")
-    total = at = 0
-    while (match := _DURATION.match(text, at)) is not None:
-        total += round(float(match[1]) * _NANOSECONDS[match[2] or "s"])
-        at = match.end()
-    if not text or at != len(text):
-        raise ValueError(f"{text[:40]!r} is no duration; write it like 30s, 2m or 500ms")
-    if total > MAX_DURATION_NS:
-        raise ValueError(f"{text[:40]!r} is longer than a day")
-    return total
+    return _within(units.ns_of, value, 0, MAX_DURATION_NS, "at most a day, such as 30s or 2m")
 
 
-def amount(value: object) -> int:
-    """`50MB`, `16MiB`, `200k` or a plain number. Raises `ValueError`."""
-    text = str(value).strip().lower().replace("_", "")
-    match = _AMOUNT.fullmatch(text)
-    number = 0
-    if match is not None:
-        base = 1024 if match[3] else 1000
-        number = round(float(match[1]) * base ** " kmgt".index(match[2] or " "))
-    if not 0 < number <= 2**50:
-        raise ValueError(f"{text[:40]!r} is no amount; write it like 50MB, 16MiB or 200k")
-    return number
+def size(value: object) -> int:
+    """`50MB`, `16MiB` or a plain number of bytes. Raises `ValueError`."""
+    return _within(units.bytes_of, value, 1, 2**50, "a size such as 50MB")
+
+
+def count(value: object) -> int:
+    """`200k` or a plain number. Raises `ValueError`."""
+    return _within(units.count_of, value, 1, 2**50, "a count such as 200k")
 
 
 def snaplen(value: object) -> int:
     """`full`, `headers` or bytes per packet. Raises `ValueError`."""
-    text = str(value).strip().lower()
-    if text in ("full", "0"):  # 0 is tcpdump's word for it
+    word = str(value).strip().lower()
+    if word in ("full", "0"):  # 0 is tcpdump's word for it
         return SNAPLEN_FULL
-    if text == "headers":
+    if word == "headers":
         return SNAPLEN_HEADERS
+    expected = f"full, headers, or 14 to {SNAPLEN_FULL} bytes per packet"
+    return _within(units.bytes_of, value, 14, SNAPLEN_FULL, expected)
+
+
+def _within(
+    read: Callable[[object], int], value: object, least: int, most: int, expected: str
+) -> int:
     try:
-        number = amount(text)
-    except ValueError:
-        number = 0
-    if not 14 <= number <= SNAPLEN_FULL:
-        raise ValueError(f"{text[:40]!r}: full, headers, or 14 to {SNAPLEN_FULL} bytes per packet")
+        number = read(value)
+    except (ValueError, OverflowError):  # no number, or one of hundreds of digits
+        number = -1
+    if not least <= number <= most:
+        raise ValueError(f"{str(value)[:40]!r} cannot be used: {expected} is expected")
     return number
 
 
@@ -195,7 +176,8 @@ def _shown(*types: str, example: str) -> WithJsonSchema:
 
 
 Duration = Annotated[int, PlainValidator(duration), _shown("string", "number", example="30s")]
-Amount = Annotated[int, PlainValidator(amount), _shown("string", "integer", example="50MB")]
+Size = Annotated[int, PlainValidator(size), _shown("string", "integer", example="50MB")]
+Count = Annotated[int, PlainValidator(count), _shown("string", "integer", example="200k")]
 Snaplen = Annotated[int, PlainValidator(snaplen), _shown("string", "integer", example="full")]
 Flag = Annotated[bool, PlainValidator(flag), _shown("string", "boolean", example="true")]
 Severity = Annotated[
@@ -229,8 +211,8 @@ class MatchDocument(Document):
 class MaxDocument(Document):
     """Where a capture stops whatever else happens."""
 
-    bytes: Amount | None = None
-    packets: Amount | None = None
+    bytes: Size | None = None
+    packets: Count | None = None
     extend: Duration | None = None
 
 

@@ -112,11 +112,11 @@ def compile(text: str) -> Expression:
         program = cel.compile(text)
     except ValueError as problem:
         place = _PLACE.search(str(problem))
-        message, where = "this is no CEL expression", ""
-        if place is not None:
-            message, where = f"this is no CEL expression: {place[3]}", f"{place[1]}:{place[2]}"
+        where, said = (f"{place[1]}:{place[2]}", place[3]) if place else ("", "it cannot be read")
         raise BadInput(
-            message, where=where, hint="the language: https://cel.dev/overview/cel-overview"
+            f"this is no CEL expression: {said}",
+            where=where,
+            hint="the language: https://cel.dev/overview/cel-overview",
         ) from problem
     bound = {name for _, name in bindings}
     for name in program.variables():
@@ -236,15 +236,13 @@ def _said(**values: Any) -> dict[str, Any]:  # noqa: ANN401 - whatever CEL under
 
 def _bounded(value: Json, depth: int) -> Json:
     """A foreign value cut to what the evaluator can take."""
-    match value:
-        case str():
-            return value[:MAX_TEXT]
-        case bool() | float() | None:
-            return value
-        case int():
-            return value if -_LARGEST <= value <= _LARGEST else str(value)
-        case list():
-            return [_bounded(item, depth - 1) for item in value[:MAX_ITEMS]] if depth else []
-        case dict():
-            items = list(value.items())[:MAX_ITEMS] if depth else []
-            return {key: _bounded(item, depth - 1) for key, item in items}
+    if isinstance(value, str):
+        return value[:MAX_TEXT]
+    if isinstance(value, list):
+        return [_bounded(item, depth - 1) for item in value[:MAX_ITEMS]] if depth else []
+    if isinstance(value, dict):
+        items = list(value.items())[:MAX_ITEMS] if depth else []
+        return {key: _bounded(item, depth - 1) for key, item in items}
+    if isinstance(value, int) and not -_LARGEST <= value <= _LARGEST:
+        return str(value)[:MAX_TEXT] if value.bit_length() <= 256 else 0
+    return value

@@ -11,8 +11,10 @@ all of them have the same one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Literal
 
 from tripshark.model import expression
@@ -22,6 +24,15 @@ from tripshark.model.filter import Scope
 from tripshark.model.target import Target
 
 Relation = Literal["=", "<", "<=", ">", ">="]
+_COMPARE: Mapping[Relation, Callable[[int, int], bool]] = MappingProxyType(
+    {
+        "=": operator.eq,
+        "<": operator.lt,
+        "<=": operator.le,
+        ">": operator.gt,
+        ">=": operator.ge,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +47,7 @@ class PriorityTest:
 
     def holds(self, priority: Priority) -> bool:
         worse = int(self.priority) - int(priority)  # Falco counts downwards: 0 is an emergency
-        match self.relation:
-            case "=":
-                return worse == 0
-            case "<":
-                return worse < 0
-            case "<=":
-                return worse <= 0
-            case ">":
-                return worse > 0
-            case ">=":
-                return worse >= 0
+        return _COMPARE[self.relation](worse, 0)
 
 
 @dataclass(frozen=True, slots=True)
