@@ -26,7 +26,7 @@ from tripshark.model.plan import Reason, Refusal
 from tripshark.model.target import TargetKey
 from tripshark.ports import AlertRow, Query
 from tripshark.store import schema
-from tripshark.store.catalogue import NOT_KEPT, Catalogue
+from tripshark.store.catalogue import NOT_KEPT, SqlCatalogue
 
 ALERT = Alert(
     rule="Outbound Connection to C2 Servers",
@@ -89,12 +89,12 @@ def _incident(number: int, **more: object) -> Incident:
 
 async def test_what_was_put_is_found_as_it_was(tmp_path: Path) -> None:
     """Incident, alert with its verbatim body, refusal and position survive closing, byte for byte."""
-    catalogue = await Catalogue.open(tmp_path / "deep" / "catalogue.db")
+    catalogue = await SqlCatalogue.open(tmp_path / "deep" / "catalogue.db")
     assert await catalogue.position() == 0
     captured, refused = _row(1, incident="i-0001"), _row(2, refusal=BUSY)
     await catalogue.put(position=2, incidents=[_incident(1)], alerts=[captured, refused])
     await catalogue.close()
-    catalogue = await Catalogue.open(tmp_path / "deep" / "catalogue.db")
+    catalogue = await SqlCatalogue.open(tmp_path / "deep" / "catalogue.db")
     assert await catalogue.position() == 2
     assert await catalogue.incident(IncidentId("i-0001")) == _incident(1)
     assert await catalogue.incident(IncidentId("i-0002")) is None
@@ -113,7 +113,7 @@ async def test_a_plain_alert_without_anything_is_kept_too(tmp_path: Path) -> Non
             alert=Alert(rule="r" * 10_000, priority=Priority.DEBUG, time_ns=10**40),
         ),
     )
-    catalogue = await Catalogue.open(tmp_path / "c.db")
+    catalogue = await SqlCatalogue.open(tmp_path / "c.db")
     await catalogue.put(alerts=[bare], incidents=[_incident(1, t0_ns=10**40)])
     assert await catalogue.alerts(IncidentId("i-1")) == [bare]
     assert (await catalogue.incidents(Query()))[0].t0_ns == 2**63 - 1
@@ -132,7 +132,7 @@ async def test_fields_that_json_cannot_say_do_not_stop_the_catalogue(tmp_path: P
             row.accepted, alert=replace(ALERT, fields={"deep": deep, "big": 1 << 100_000})
         ),
     )
-    catalogue = await Catalogue.open(tmp_path / "c.db")
+    catalogue = await SqlCatalogue.open(tmp_path / "c.db")
     await catalogue.put(alerts=[wild])
     (kept,) = await catalogue.alerts(IncidentId("i-1"))
     assert kept.accepted.body == row.accepted.body
@@ -143,7 +143,7 @@ async def test_fields_that_json_cannot_say_do_not_stop_the_catalogue(tmp_path: P
 
 async def test_putting_again_replaces(tmp_path: Path) -> None:
     """A refused alert that is captured after all leaves the refusals, and its copies stay counted."""
-    catalogue = await Catalogue.open(tmp_path / "c.db")
+    catalogue = await SqlCatalogue.open(tmp_path / "c.db")
     await catalogue.put(alerts=[_row(1, refusal=BUSY), _row(2, refusal=BUSY)])
     await catalogue.put(repeats=[(AlertId("a1"), 5, 2000)])
     assert await catalogue.refusal_counts() == {"busy": 7}
@@ -160,7 +160,7 @@ async def test_putting_again_replaces(tmp_path: Path) -> None:
 
 async def test_a_hundred_thousand_repeats_are_one_counter(tmp_path: Path) -> None:
     """Every copy counts, none costs a row, and the file does not grow with them."""
-    catalogue = await Catalogue.open(tmp_path / "c.db")
+    catalogue = await SqlCatalogue.open(tmp_path / "c.db")
     await catalogue.put(alerts=[_row(1, refusal=BUSY), _row(2, incident="i-1")])
     for at in range(100):
         await catalogue.put(
@@ -179,7 +179,7 @@ async def test_a_hundred_thousand_repeats_are_one_counter(tmp_path: Path) -> Non
 
 async def test_refused_alerts_are_bounded_and_stay_counted(tmp_path: Path) -> None:
     """The newest of each reason stay, the others are counted, and a flood does not wash a rare reason away."""
-    catalogue = await Catalogue.open(tmp_path / "c.db", keep_rows=100)
+    catalogue = await SqlCatalogue.open(tmp_path / "c.db", keep_rows=100)
     rare = Refusal(reason=Reason.DISK, message="full")
     await catalogue.put(alerts=[_row(1, refusal=rare)])
     for start in range(10, 2010, 500):
@@ -203,7 +203,7 @@ async def test_refused_alerts_are_bounded_and_stay_counted(tmp_path: Path) -> No
 
 async def test_refused_alerts_are_bounded_in_bytes(tmp_path: Path) -> None:
     """Large alerts make room sooner; a batch larger than the bound itself is survived."""
-    catalogue = await Catalogue.open(tmp_path / "c.db", keep_bytes=1_000_000)
+    catalogue = await SqlCatalogue.open(tmp_path / "c.db", keep_bytes=1_000_000)
     big = _row(1, refusal=BUSY)
     rows = [
         replace(
@@ -222,7 +222,7 @@ async def test_refused_alerts_are_bounded_in_bytes(tmp_path: Path) -> None:
 
 async def test_incidents_are_filtered_and_paged(tmp_path: Path) -> None:
     """Every filter narrows, pages follow one another without overlap or gap, newest first."""
-    catalogue = await Catalogue.open(tmp_path / "c.db")
+    catalogue = await SqlCatalogue.open(tmp_path / "c.db")
     everything = [
         _incident(
             n,
@@ -260,7 +260,7 @@ async def test_incidents_are_filtered_and_paged(tmp_path: Path) -> None:
 
 async def test_a_put_is_all_or_nothing(tmp_path: Path) -> None:
     """When one part cannot be written the position does not move either."""
-    catalogue = await Catalogue.open(tmp_path / "c.db")
+    catalogue = await SqlCatalogue.open(tmp_path / "c.db")
     await catalogue.put(position=1)
     with pytest.raises(Permanent):
         await catalogue.put(
@@ -275,7 +275,7 @@ async def test_a_put_is_all_or_nothing(tmp_path: Path) -> None:
 
 async def test_a_thousand_alerts_are_put_in_a_blink(tmp_path: Path) -> None:
     """A batch as the runner makes it takes far less than a tenth of a second, and the loop goes on meanwhile."""
-    catalogue = await Catalogue.open(tmp_path / "c.db")
+    catalogue = await SqlCatalogue.open(tmp_path / "c.db")
     best = 1e9
     for round in range(5):
         rows = [_row(round * 1000 + n, incident="i-1") for n in range(1000)]
@@ -289,7 +289,7 @@ async def test_a_thousand_alerts_are_put_in_a_blink(tmp_path: Path) -> None:
 async def test_a_locked_catalogue_is_transient(tmp_path: Path) -> None:
     """Another program holding the lock is told as such, and the same call works afterwards."""
     path = tmp_path / "c.db"
-    catalogue = await Catalogue.open(path, busy_seconds=0.1)
+    catalogue = await SqlCatalogue.open(path, busy_seconds=0.1)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(Transient, match="locked"):
@@ -308,30 +308,30 @@ async def test_a_corrupt_catalogue_is_permanent(tmp_path: Path) -> None:
     path = tmp_path / "c.db"
     path.write_bytes(b"this is no database" * 1000)
     with pytest.raises(Permanent, match="not a database") as told:
-        await Catalogue.open(path)
+        await SqlCatalogue.open(path)
     assert "move it away" in told.value.hint
     path.unlink()
-    catalogue = await Catalogue.open(path)
+    catalogue = await SqlCatalogue.open(path)
     await catalogue.put(incidents=[_incident(n) for n in range(500)])
     await catalogue.close()
     content = bytearray(path.read_bytes())
     content[8192:] = b"\xa5" * len(content[8192:])
     path.write_bytes(content)
     with pytest.raises(Permanent, match="malformed") as told:
-        await (await Catalogue.open(path)).incidents(Query())
+        await (await SqlCatalogue.open(path)).incidents(Query())
     assert "evidence" in told.value.hint
 
 
 async def test_a_newer_catalogue_is_left_alone(tmp_path: Path) -> None:
     """A version from the future is refused by name, and today's is brought in only once."""
     path = tmp_path / "c.db"
-    catalogue = await Catalogue.open(path)
+    catalogue = await SqlCatalogue.open(path)
     await catalogue._database.write(
         lambda connection: connection.execute(update(schema.version).values(version=99))
     )
     await catalogue.close()
     with pytest.raises(Permanent, match="version 99"):
-        await Catalogue.open(path)
+        await SqlCatalogue.open(path)
 
 
 def test_the_same_tables_serve_postgresql() -> None:
@@ -347,10 +347,10 @@ import asyncio, os, sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
 from tests.store.test_catalogue import BUSY, _row
-from tripshark.store.catalogue import Catalogue
+from tripshark.store.catalogue import SqlCatalogue
 
 async def main():
-    catalogue = await Catalogue.open(Path(sys.argv[1]))
+    catalogue = await SqlCatalogue.open(Path(sys.argv[1]))
     n = await catalogue.position()
     while True:
         n += 10
@@ -375,7 +375,7 @@ def test_kill_9_leaves_position_and_alerts_together(tmp_path: Path) -> None:
             child.kill()
 
         async def look() -> tuple[int, dict[str, int]]:
-            catalogue = await Catalogue.open(path)
+            catalogue = await SqlCatalogue.open(path)
             found = await catalogue.position(), await catalogue.refusal_counts()
             await catalogue.close()
             return found
@@ -397,10 +397,10 @@ def test_a_full_disk_is_transient_and_leaves_the_catalogue_whole() -> None:
         sys.path.insert(0, {str(Path(__file__).parents[2])!r})
         from tests.store.test_catalogue import BUSY, _row
         from tripshark.errors import Transient
-        from tripshark.store.catalogue import Catalogue
+        from tripshark.store.catalogue import SqlCatalogue
 
         async def main(folder):
-            catalogue = await Catalogue.open(folder / "c.db")
+            catalogue = await SqlCatalogue.open(folder / "c.db")
             (folder / "filler").write_bytes(bytes(1 << 20))
             done = 0
             try:

@@ -19,11 +19,11 @@ from tests.store.private import in_private_tmpfs
 from tripshark.errors import BadInput, Permanent, Transient
 from tripshark.ports import Record
 from tripshark.store import journal as journal_module
-from tripshark.store.journal import Journal
+from tripshark.store.journal import FileJournal
 from tripshark.store.log import Log
 
 
-async def _all(journal: Journal, after: int = 0) -> list[Record]:
+async def _all(journal: FileJournal, after: int = 0) -> list[Record]:
     found: list[Record] = []
     while (found[-1].seq if found else after) < journal.last_seq:
         found += await journal.read(found[-1].seq if found else after, 100)
@@ -32,11 +32,11 @@ async def _all(journal: Journal, after: int = 0) -> list[Record]:
 
 async def test_appends_come_back_in_order_with_everything_they_had(tmp_path: Path) -> None:
     """Body, origin, time and repeat survive closing and opening, and numbering goes on."""
-    journal = await Journal.open(tmp_path / "journal")
+    journal = await FileJournal.open(tmp_path / "journal")
     first = await journal.append(b"one", via="webhook", received_ns=5)
     second = await journal.append(b"", via="file:/var/log/é", received_ns=-6, repeat_of=first)
     await journal.close()
-    journal = await Journal.open(tmp_path / "journal")
+    journal = await FileJournal.open(tmp_path / "journal")
     third = await journal.append(b"\0three", via="stdin", received_ns=7)
     assert await _all(journal) == [
         Record(seq=first, received_ns=5, via="webhook", body=b"one"),
@@ -56,7 +56,7 @@ async def test_concurrent_appends_share_syncs_and_keep_their_seq(tmp_path: Path)
         syncs += 1
         os.fdatasync(fd)
 
-    journal = await Journal.open(tmp_path, sync=sync)
+    journal = await FileJournal.open(tmp_path, sync=sync)
     seqs = await asyncio.gather(
         *(journal.append(b"%d" % n, via="t", received_ns=n) for n in range(500))
     )
@@ -69,7 +69,7 @@ async def test_concurrent_appends_share_syncs_and_keep_their_seq(tmp_path: Path)
 
 async def test_read_waits_for_the_next_record(tmp_path: Path) -> None:
     """A reader at the end sleeps until an append wakes it, and gives up with `Transient` on closing."""
-    journal = await Journal.open(tmp_path)
+    journal = await FileJournal.open(tmp_path)
     reader = asyncio.ensure_future(journal.read(0, 10))
     await asyncio.sleep(0)
     assert not reader.done()
@@ -86,7 +86,7 @@ async def test_read_waits_for_the_next_record(tmp_path: Path) -> None:
 
 async def test_segments_rotate_and_are_forgotten(tmp_path: Path) -> None:
     """Worked-off segments are deleted, the rest stays readable, and seqs never start again."""
-    journal = await Journal.open(tmp_path, segment_bytes=1000)
+    journal = await FileJournal.open(tmp_path, segment_bytes=1000)
     for n in range(50):
         await journal.append(b"x" * 200, via="t", received_ns=n)
     many = journal.state().segments
@@ -98,14 +98,14 @@ async def test_segments_rotate_and_are_forgotten(tmp_path: Path) -> None:
     assert journal.state().segments == 1
     assert len(list(tmp_path.glob("*.log"))) == 1
     await journal.close()
-    journal = await Journal.open(tmp_path, segment_bytes=1000)
+    journal = await FileJournal.open(tmp_path, segment_bytes=1000)
     assert await journal.append(b"y", via="t", received_ns=1) == 51
     await journal.close()
 
 
 async def test_a_lost_folder_does_not_reuse_seqs(tmp_path: Path) -> None:
     """Given the catalogue's position, an empty journal numbers on from there."""
-    journal = await Journal.open(tmp_path, at_least=1000)
+    journal = await FileJournal.open(tmp_path, at_least=1000)
     assert await journal.append(b"x", via="t", received_ns=1) == 1001
     assert [record.seq for record in await journal.read(1000, 5)] == [1001]
     await journal.close()
@@ -113,7 +113,7 @@ async def test_a_lost_folder_does_not_reuse_seqs(tmp_path: Path) -> None:
 
 async def test_the_journal_is_full_when_nobody_reads_it(tmp_path: Path) -> None:
     """At its bound appends are refused with a hint; once worked off they are taken again."""
-    journal = await Journal.open(tmp_path, max_bytes=20_000)
+    journal = await FileJournal.open(tmp_path, max_bytes=20_000)
     taken = 0
     with pytest.raises(Transient, match="nobody reads") as refused:  # noqa: PT012 - the loop ends in it
         while True:
@@ -129,7 +129,7 @@ async def test_the_journal_is_full_when_nobody_reads_it(tmp_path: Path) -> None:
 
 async def test_a_journal_of_one_record_can_be_worked_off(tmp_path: Path) -> None:
     """Even where a single alert fills the bound, forgetting it makes room."""
-    journal = await Journal.open(tmp_path, max_bytes=2000)
+    journal = await FileJournal.open(tmp_path, max_bytes=2000)
     for n in range(5):
         assert await journal.append(b"x" * 1200, via="t", received_ns=1) == n + 1
         with pytest.raises(Transient, match="full"):
@@ -150,7 +150,7 @@ async def test_memory_is_bounded_while_the_disk_hangs(
         assert disk_works.wait(30)
         os.fdatasync(fd)
 
-    journal = await Journal.open(tmp_path, sync=sync)
+    journal = await FileJournal.open(tmp_path, sync=sync)
     await journal.append(b"x", via="t", received_ns=1)
     disk_works.clear()
     waiting = [
@@ -171,7 +171,7 @@ async def test_memory_is_bounded_while_the_disk_hangs(
 
 async def test_a_cancelled_append_harms_nobody_else(tmp_path: Path) -> None:
     """The batch goes on for the others."""
-    journal = await Journal.open(tmp_path)
+    journal = await FileJournal.open(tmp_path)
     calls = [
         asyncio.ensure_future(journal.append(b"%d" % n, via="t", received_ns=1)) for n in range(10)
     ]
@@ -186,16 +186,16 @@ async def test_a_cancelled_append_harms_nobody_else(tmp_path: Path) -> None:
 
 async def test_one_writer_only(tmp_path: Path) -> None:
     """A second writer is told who is in the way."""
-    journal = await Journal.open(tmp_path)
+    journal = await FileJournal.open(tmp_path)
     with pytest.raises(Permanent, match="another Tripshark"):
-        await Journal.open(tmp_path)
+        await FileJournal.open(tmp_path)
     await journal.close()
-    await (await Journal.open(tmp_path)).close()
+    await (await FileJournal.open(tmp_path)).close()
 
 
 async def test_an_alert_beyond_all_bounds_is_bad_input(tmp_path: Path) -> None:
     """Sixteen MiB is the end, whatever the front door allows."""
-    journal = await Journal.open(tmp_path)
+    journal = await FileJournal.open(tmp_path)
     with pytest.raises(BadInput):
         await journal.append(bytes((16 << 20) + 1), via="t", received_ns=1)
     await journal.append(bytes(16 << 20), via="t", received_ns=1)
@@ -205,7 +205,7 @@ async def test_an_alert_beyond_all_bounds_is_bad_input(tmp_path: Path) -> None:
 
 async def test_a_torn_tail_is_cut_and_counted(tmp_path: Path) -> None:
     """Half a record at the end of the newest segment goes, everything before stays."""
-    journal = await Journal.open(tmp_path)
+    journal = await FileJournal.open(tmp_path)
     for n in range(3):
         await journal.append(b"%d" % n, via="t", received_ns=n)
     await journal.close()
@@ -222,7 +222,7 @@ async def test_a_torn_tail_is_cut_and_counted(tmp_path: Path) -> None:
 
 async def test_damage_in_the_middle_is_passed_over_and_counted(tmp_path: Path) -> None:
     """A rotten record, a rotten end and a rotten header cost what they hold, never the rest."""
-    journal = await Journal.open(tmp_path, segment_bytes=2000)
+    journal = await FileJournal.open(tmp_path, segment_bytes=2000)
     for n in range(40):
         await journal.append(b"%03d" % n * 50, via="t", received_ns=n)
     await journal.close()
@@ -231,7 +231,7 @@ async def test_damage_in_the_middle_is_passed_over_and_counted(tmp_path: Path) -
         content = bytearray(path.read_bytes())
         content[at] ^= 0xFF
         path.write_bytes(content)
-    journal = await Journal.open(tmp_path, segment_bytes=2000)
+    journal = await FileJournal.open(tmp_path, segment_bytes=2000)
     found = await _all(journal)
     lost = set(range(1, 41)) - {record.seq for record in found}
     per_segment = sum(1 for record in range(10) if record * 190 < 2000)
@@ -246,7 +246,7 @@ async def test_damage_in_the_middle_is_passed_over_and_counted(tmp_path: Path) -
 
 async def test_a_rotten_newest_record_does_not_make_the_reader_spin(tmp_path: Path) -> None:
     """Where nothing can be read the reader waits for what comes next instead of asking again and again."""
-    journal = await Journal.open(tmp_path)
+    journal = await FileJournal.open(tmp_path)
     await journal.append(b"x" * 100, via="t", received_ns=1)
     content = bytearray((tmp_path / "00000001.log").read_bytes())
     content[-1] ^= 1
@@ -272,7 +272,7 @@ async def test_a_failed_sync_is_never_trusted_again(tmp_path: Path, failing: int
             raise OSError(errno.EIO, "Input/output error")
         os.fdatasync(fd)
 
-    journal = await Journal.open(tmp_path, sync=sync)
+    journal = await FileJournal.open(tmp_path, sync=sync)
     kept = [await journal.append(b"kept", via="t", received_ns=1) for _ in range(failing)]
     broken = True
     with pytest.raises(Transient, match="disk refused"):
@@ -285,7 +285,7 @@ async def test_a_failed_sync_is_never_trusted_again(tmp_path: Path, failing: int
     assert failing + 1 not in kept
     assert [record.seq for record in await _all(journal)] == kept
     await journal.close()
-    journal = await Journal.open(tmp_path)
+    journal = await FileJournal.open(tmp_path)
     assert [record.seq for record in await _all(journal)] == kept
     await journal.close()
 
@@ -300,10 +300,10 @@ def test_a_full_disk_refuses_and_recovers() -> None:
         import asyncio
         from pathlib import Path
         from tripshark.errors import Transient
-        from tripshark.store.journal import Journal
+        from tripshark.store.journal import FileJournal
 
         async def main(folder):
-            journal = await Journal.open(folder / "journal")
+            journal = await FileJournal.open(folder / "journal")
             filler = folder / "filler"
             kept, refused = [], 0
             for round in range(3):
@@ -322,7 +322,7 @@ def test_a_full_disk_refuses_and_recovers() -> None:
             state = journal.state()
             assert state.abandoned == 0, state
             await journal.close()
-            journal = await Journal.open(folder / "journal")
+            journal = await FileJournal.open(folder / "journal")
             assert journal.state().cut_bytes == 0, journal.state()
             found = []
             while len(found) < len(kept):
@@ -338,10 +338,10 @@ def test_a_full_disk_refuses_and_recovers() -> None:
 CHILD = """
 import asyncio, os, sys
 from pathlib import Path
-from tripshark.store.journal import Journal
+from tripshark.store.journal import FileJournal
 
 async def main():
-    journal = await Journal.open(Path(sys.argv[1]), segment_bytes=20_000)
+    journal = await FileJournal.open(Path(sys.argv[1]), segment_bytes=20_000)
     async def appender(who):
         n = 0
         while True:

@@ -44,8 +44,8 @@ NOT_KEPT = "not_kept"  # repeats of an alert whose row has been thrown away
 _CHUNK = 500  # values in one IN (…); SQLite and PostgreSQL both take more
 
 
-class Catalogue:
-    """`ports.Catalogue` in a SQLite file. Opened with `await Catalogue.open(path)`, closed with `close`.
+class SqlCatalogue:
+    """`ports.Catalogue` in a SQLite file. Opened with `await SqlCatalogue.open(path)`, closed with `close`.
 
     Every method raises `Transient` when the database is locked or its disk refuses, `Permanent` when it is corrupt.
     """
@@ -65,7 +65,7 @@ class Catalogue:
         keep_rows: int = KEEP_ROWS,
         keep_bytes: int = KEEP_BYTES,
         busy_seconds: float = 5.0,
-    ) -> Catalogue:
+    ) -> SqlCatalogue:
         """Open or create it, brought to today's schema; another program's lock is waited for so long."""
         database = await Database.open(path, busy_seconds=busy_seconds)
         return cls(database, keep_rows=keep_rows, keep_bytes=keep_bytes)

@@ -23,8 +23,8 @@ MAX_WAITING = 64 << 20  # bytes of appends that wait for the disk
 MAX_READ = 4 << 20  # bytes handed out by one read, roughly
 
 
-class Journal:
-    """`ports.Journal` on a local folder. Opened with `await Journal.open(folder)`, closed with `close`."""
+class FileJournal:
+    """`ports.Journal` on a local folder. Opened with `await FileJournal.open(folder)`, closed with `close`."""
 
     def __init__(self, log: Log, *, max_bytes: int, writer: ThreadPoolExecutor) -> None:
         self._log = log
@@ -49,7 +49,7 @@ class Journal:
         segment_bytes: int = 16 << 20,
         at_least: int = 0,
         sync: Callable[[int], None] = os.fdatasync,
-    ) -> Journal:
+    ) -> FileJournal:
         """Open the folder for this process alone, cutting what a crash tore (see `state`).
 
         `at_least` is the catalogue's position: the next seq lies above it even if the folder was lost.

@@ -27,6 +27,10 @@ from tripshark.ports import AlertRow
 Row = Mapping[str, Any]  # as SQLAlchemy hands it out
 _MAX_TEXT = 4096  # of a column; the verbatim body and `decoded` keep the whole
 _INT64 = range(-(2**63), 2**63)
+_ALERT = tuple(each.name for each in fields(Alert))
+_encode = json.JSONEncoder(
+    separators=(",", ":")
+).encode  # keeps NaN, huge numbers, lone surrogates
 
 
 def incident_out(incident: Incident) -> dict[str, Any]:
@@ -112,7 +116,7 @@ def alert_in(row: Row) -> AlertRow:
 
 
 def _decoded_out(alert: Alert) -> str:
-    told = {each.name: getattr(alert, each.name) for each in fields(alert)}
+    told: dict[str, Any] = {name: getattr(alert, name) for name in _ALERT}
     told["tags"], told["priority"] = list(alert.tags), int(alert.priority)
     told["hints"] = [_endpoint_out(hint) for hint in alert.hints]
     told["connection"] = None
@@ -124,7 +128,7 @@ def _decoded_out(alert: Alert) -> str:
             "listening": connection.listening,
         }
     try:
-        text = json.dumps(told, separators=(",", ":"))  # keeps NaN, huge numbers, lone surrogates
+        text = _encode(told)
     except (RecursionError, ValueError, TypeError):
         text = canonical(told).decode()
     return text
@@ -141,8 +145,7 @@ def _decoded_in(text: str) -> Alert:
             proto=connection["proto"] and Proto(connection["proto"]),
             listening=connection["listening"],
         )
-    known = {each.name for each in fields(Alert)}
-    return Alert(**{name: value for name, value in told.items() if name in known})
+    return Alert(**{name: value for name, value in told.items() if name in _ALERT})
 
 
 def _endpoint_out(endpoint: Endpoint) -> list[Json]:
@@ -159,6 +162,8 @@ def _endpoint_in(told: list[Json]) -> Endpoint:
 
 def _text(value: str, limit: int = _MAX_TEXT) -> str:
     """As every database can keep it: no NUL (PostgreSQL), no lone surrogate (UTF-8), bounded."""
+    if value.isascii() and len(value) <= limit and "\0" not in value:
+        return value
     cut = value if len(value) <= limit else value[: limit - 1] + "…"
     return cut.encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")
 
