@@ -254,7 +254,10 @@ def packets(copy: RingCopy) -> Iterator[tuple[int, int, int, bytes]]:
 
 def number(packet: bytes) -> int | None:
     """The number a test gave a packet."""
-    for at in (42, 28):  # behind Ethernet, IP and UDP, or IP and UDP; an ICMP error quotes it further on
+    for at in (
+        42,
+        28,
+    ):  # behind Ethernet, IP and UDP, or IP and UDP; an ICMP error quotes it further on
         if packet[at : at + 4] == b"NUMB":
             return int(struct.unpack_from("!I", packet, at + 4)[0])
     return None

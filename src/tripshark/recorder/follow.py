@@ -159,7 +159,7 @@ class Follow:
         if not taken.blocks and not taken.overwritten:
             return False
         copies.append(Copy(taken.fd, taken.size, taken.blocks, self._roster.budget))
-        ring.count(time.time_ns())
+        self._roster.count(ring, now=True)
         facts.append(ring_copy(ring, taken.blocks, taken.size, taken.overwritten))
         self._count(ring.id, taken.blocks)
         if taken.blocks and taken.blocks[-1].open:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import struct
 import threading
@@ -29,6 +30,7 @@ def inode(path: str) -> int:
     return found.st_ino if found.st_dev == _nsfs() else 0
 
 
+@functools.cache
 def _nsfs() -> int:
     return os.stat("/proc/self/ns/net").st_dev
 

@@ -90,7 +90,9 @@ class Roster:
         self.filters = Filters(
             bytes.fromhex(config.filter), bytes.fromhex(config.filter_raw), config.snaplen
         )
-        self.sweeper = Sweeper(loop, retired=self._retired, unplugged=self._unplugged)
+        self.sweeper = Sweeper(
+            loop, retired=self._retired, unplugged=self._unplugged, count=self.count
+        )
         self._config = config
         self._loop = loop
         self._keeper = keeper
@@ -131,6 +133,12 @@ class Roster:
                 self._visit(target)
         self._initial = False
         self._loop.later(_SWEEP_S, self._check)
+
+    def count(self, ring: Ring, since_ns: int = 0, *, now: bool = False) -> None:
+        """Read a ring's counters, which the kernel then forgets. Drops are made safe at once, the rest soon."""
+        if ring.count(time.time_ns(), since_ns) or (now and ring.unsaved):
+            ring.unsaved = False
+            self._keeper.put(f"ring:{ring.id}", ring_facts(ring))
 
     def save(self) -> None:
         """Let the next recorder know what only this one does: counters that were read are the kernel's no more."""
@@ -210,20 +218,22 @@ class Roster:
 
     def _look_at(self, names: set[str] | None) -> None:
         """Names below the directory may have changed; None: any of them."""
+        known = {p: t for t in self._living() for p in t.paths if self._ours(p)}
         if names is None:
-            known = {os.path.basename(p) for t in self._living() for p in t.paths if self._ours(p)}
-            names = self._watch.names() | known
+            names = self._watch.names() | {os.path.basename(path) for path in known}
         for name in sorted(names):
-            self._look(name)
+            self._look(name, known.get(f"{self._config.netns_dir}/{name}"))
 
-    def _look(self, name: str) -> None:
+    def _look(self, name: str, before: Recorded | None) -> None:
+        """What is at a name now, and who was there `before`."""
         path = f"{self._config.netns_dir}/{name}"
         inode = namespaces.inode(path)
-        for target in list(self._living()):
-            if path in target.paths and target.inode != inode:
-                target.paths.discard(path)
-                if not target.paths:
-                    self._vanish(target)
+        if before is not None and before.inode == inode:
+            return
+        if before is not None:
+            before.paths.discard(path)
+            if not before.paths:
+                self._vanish(before)
         if inode:
             self._waiting.pop(name, None)
             if self._wanted(name):
@@ -244,7 +254,7 @@ class Roster:
 
     def _again(self, name: str) -> None:
         if name in self._waiting:
-            self._look(name)
+            self._look_at({name})
 
     def _wanted(self, name: str) -> bool:
         def any_of(globs: tuple[str, ...]) -> bool:
@@ -257,7 +267,7 @@ class Roster:
         return any_of(self._config.include) and not any_of(self._config.exclude)
 
     def _ours(self, path: str) -> bool:
-        return os.path.dirname(path) == self._config.netns_dir
+        return path.startswith(f"{self._config.netns_dir}/")
 
     def _living(self) -> list[Recorded]:
         return [each for each in self.targets.values() if each.alive]

@@ -137,11 +137,10 @@ class Service:
     # ---- requests ---------------------------------------------------------------------------------------
 
     def _targets(self, peer: Peer, id: int) -> None:
-        now = time.time_ns()
         targets = []
         for target in self._roster.targets.values():
             for ring in target.rings.values():
-                ring.count(now)
+                self._roster.count(ring)
             targets.append(to_json(target.describe()))
         peer.send({"t": "targets", "id": id, "targets": targets})
 
@@ -184,7 +183,7 @@ class Service:
             for ring in rings:
                 taken = ring.copy(breathe=self._roster.sweeper.breathe)
                 held.copies.append(Copy(taken.fd, taken.size, taken.blocks, self._roster.budget))
-                ring.count(time.time_ns())
+                self._roster.count(ring, now=True)
                 facts.append(ring_copy(ring, taken.blocks, taken.size, taken.overwritten))
         except BaseException:
             held.drop()

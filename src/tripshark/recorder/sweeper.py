@@ -25,10 +25,12 @@ class Sweeper:
         *,
         retired: Callable[[Ring], None],
         unplugged: Callable[[Ring], None],
+        count: Callable[[Ring, int], None],
     ) -> None:
         self._loop = loop
         self._retired = retired
         self._unplugged = unplugged  # the interface is down or gone
+        self._count_ring = count  # with the time its drops came after, 0 if that is not known
         self._poll = select.epoll()
         self._rings: dict[int, Ring] = {}
         self._nap_s = 0.0
@@ -89,7 +91,7 @@ class Sweeper:
             if done := ring.hand_back():
                 fullest = max(fullest, done / ring.shape.blocks)
                 if done >= ring.shape.blocks - 1:  # it stood still: locate the loss now
-                    ring.count(time.time_ns(), ring.stopped_ns())
+                    self._count_ring(ring, ring.stopped_ns())
                 self._retired(ring)
             if events & select.EPOLLERR:
                 ring.clear_error()
@@ -100,10 +102,9 @@ class Sweeper:
 
     def _count(self) -> None:
         self._counter = None
-        now = time.time_ns()
         for ring in self._rings.values():
             if ring.stirred or ring.losing:
-                ring.count(now)
+                self._count_ring(ring, 0)
 
     def close(self) -> None:
         self._loop.unwatch(self._poll.fileno())
