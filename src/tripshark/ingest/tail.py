@@ -4,7 +4,8 @@ Rotation comes in three ways, and all leave the rest of the old content somewher
 renamed and made anew (logrotate's default: Falco goes on writing to the renamed file until it reopens), copied
 and truncated (`copytruncate`: the copy holds what we had not read), and a symbolic link pointed elsewhere. The place is
 remembered as inode, offset and a hash of the file's beginning; the hash tells a truncated file that has
-grown again from the one we knew, and finds its copy.
+grown again from the one we knew, and finds its copy. One loss cannot be seen: content that was written and truncated
+away before we looked at it once (within a second of the file's beginning).
 """
 
 from __future__ import annotations
@@ -77,6 +78,7 @@ class Tail:
         self._overlong = 0
         self._lost: list[str] = []
         self._lost_total = 0
+        self._finished: list[Place] = []  # files read to their end and closed
         self._looked = False
         self._saved = self._load()
 
@@ -108,6 +110,7 @@ class Tail:
                 # Falco may still write to the renamed file; what comes in the new one is read beside it.
                 return self._read_new(now, limit) if is_leaving else []
             rest = self._rest(current)
+            self._finished = [*self._finished[-15:], _place(current)]
             self._files.pop(0)
             os.close(current.descriptor)
             if rest:
@@ -132,8 +135,6 @@ class Tail:
         data = os.pread(file.descriptor, limit, file.offset + len(file.pending))
         if not data:
             return [], False
-        if len(file.head) < HEAD:
-            file.head = os.pread(file.descriptor, HEAD, 0)
         if file.skipping:
             end = data.find(b"\n")
             if end < 0:
@@ -176,13 +177,17 @@ class Tail:
                     self._to_end(opened)
                 self._files = [opened]
                 self.commit()
-        elif (there.st_ino, there.st_dev) != (current.inode, current.device):
-            if (opened := self._open(self._path, now)) is not None:
-                current.quiet_since = now
-                self._files.append(opened)
-        elif self._was_truncated(current, there.st_size):
-            os.close(self._files.pop().descriptor)
-            self._find((_place(current),), now)
+            return
+        cut = [each for each in self._files if self._was_truncated(each)]
+        is_same = (there.st_ino, there.st_dev) == (current.inode, current.device)
+        if not cut and is_same:
+            current.modified_ns = there.st_mtime_ns
+            return
+        current.quiet_since = now
+        for each in cut:
+            self._files.remove(each)
+            os.close(each.descriptor)
+        self._find([_place(each) for each in cut], now, since=current.modified_ns)
 
     def _open(self, path: Path, now: float) -> _Open | None:
         try:
@@ -207,17 +212,20 @@ class Tail:
         opened.offset = start + last + 1 if last >= 0 else size
         opened.skipping = last < 0 and size > 0
 
-    def _was_truncated(self, file: _Open, size: int) -> bool:
-        if size < file.offset + len(file.pending):
+    def _was_truncated(self, file: _Open) -> bool:
+        if os.fstat(file.descriptor).st_size < file.offset + len(file.pending):
             return True
-        if not file.head:
-            return False
-        return os.pread(file.descriptor, len(file.head), 0) != file.head
+        head = os.pread(file.descriptor, HEAD, 0)
+        if not head.startswith(file.head):
+            return True
+        file.head = head
+        return False
 
-    def _find(self, known: Sequence[Place], now: float) -> None:
+    def _find(self, known: Sequence[Place], now: float, *, since: int | None = None) -> None:
         """Take reading up again at `known`, wherever that content lies now, and go on to the current file.
 
-        Whole files that were rotated in between are read too; what is not found is said.
+        Whole files that were rotated in between are read too: those after the first that is known, and those
+        written after `since` (a file's mtime in nanoseconds). What is not found is said.
         """
         mine = {(each.inode, each.device) for each in self._files}
         files = [self._open(path, now) for path in self._siblings()]
@@ -230,12 +238,18 @@ class Tail:
             os.close(each.descriptor)
             there.remove(each)
         begin = len(there) - 1
+        if since is not None:
+            begin = next((at for at, each in enumerate(there) if each.modified_ns > since), begin)
+        for place in self._finished:
+            done = _match(there, place)
+            if done is not None:
+                _take_up(done, place)
         for place in known:
             match = _match(there, place)
             if match is not None:
                 _take_up(match, place)
                 begin = min(begin, there.index(match))
-            elif place.offset:
+            elif place.head_length:
                 self._miss(
                     f"{self._path} was replaced, and its former content beyond byte "
                     f"{place.offset} was not found beside it"
@@ -309,13 +323,12 @@ class Tail:
 
 
 def _place(file: _Open) -> Place:
-    head = file.head[: file.offset]
     return Place(
         inode=file.inode,
         device=file.device,
         offset=file.offset,
-        head_length=len(head),
-        head=sha256(head).hexdigest(),
+        head_length=len(file.head),
+        head=sha256(file.head).hexdigest(),
         skipping=file.skipping,
     )
 

@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
 from typing import Protocol
 
-from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route as StarletteRoute
+from starlette.routing import Router
 from starlette.types import Message, Receive, Scope, Send
 
 from tripshark.errors import BadInput, Denied, NotFound, Permanent, TripsharkError
@@ -46,7 +46,7 @@ class App:
     def __init__(self, parts: Parts | None, alerts: Alerts | None) -> None:
         self._alerts = alerts
         routes = ROUTES if parts is not None else ()
-        self._api = Starlette(
+        self._api = Router(
             routes=[
                 StarletteRoute(
                     each.path, _endpoint(each, parts), methods=[each.method], name=each.path
@@ -54,9 +54,8 @@ class App:
                 for each in routes
                 if parts is not None
             ],
-            exception_handlers={HTTPException: _http_problem},
+            redirect_slashes=False,
         )
-        self._api.router.redirect_slashes = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -72,9 +71,12 @@ class App:
             if self._alerts is not None and self._alerts.owns(scope):
                 await self._alerts(scope, receive, watched)
             else:
-                await self._api.router(scope, receive, watched)
-        except HTTPException as error:
-            await _of_http(error)(scope, receive, send)
+                # With an application in the scope the router raises instead of answering by itself.
+                await self._api({**scope, "app": self}, receive, watched)
+        except HTTPException as missing:
+            is_alerts = self._alerts is not None and scope["path"] == "/v1/alerts"
+            refused = HTTPException(405, headers={"allow": "POST"}) if is_alerts else missing
+            await _of_http(refused)(scope, receive, send)
         except Exception:
             # The boundary: whatever failed, the caller gets the one shape and the log gets the trace.
             log.exception("a request failed: %s %r", scope["method"], scope["path"][:200])
@@ -123,16 +125,16 @@ def _is_our_name(host: str, names: frozenset[str]) -> bool:
     return True
 
 
-async def _http_problem(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # noqa: S101  # registered for nothing else
-    return _of_http(error)
+def _allowed(error: HTTPException) -> str:
+    given = {name.lower(): value for name, value in (error.headers or {}).items()}
+    return given.get("allow", "GET")
 
 
 def _of_http(error: HTTPException) -> Response:
     """Starlette's own 404 and 405 in the one shape."""
     if error.status_code == 405:
         answer = problem(MethodNotAllowed("this path does not take that method"))
-        answer.headers["allow"] = (error.headers or {}).get("allow", "GET")
+        answer.headers["allow"] = _allowed(error)
         return answer
     if error.status_code == 404:
         return problem(
