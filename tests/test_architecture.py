@@ -1,0 +1,225 @@
+"""The house stands as drawn: pure rooms stay pure, and every contract bites when it is broken."""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "tripshark"
+
+# What the pure rooms may import besides each other. A new name here is a decision, not a detail.
+STANDARD = {
+    "__future__", "base64", "binascii", "bisect", "collections", "collections.abc", "contextlib",
+    "dataclasses", "datetime", "difflib", "enum", "functools", "hashlib", "heapq", "hmac", "io",
+    "ipaddress", "itertools", "json", "math", "operator", "re", "string", "struct", "types", "typing",
+    "unicodedata", "zlib",
+}  # fmt: skip
+ALLOWED = {
+    "model": STANDARD | {"cel"},
+    # libpcap is called through ctypes and is not reentrant, hence the lock
+    "formats": STANDARD
+    | {"ctypes", "msgspec", "numpy", "numpy.typing", "pydantic", "threading", "yaml"},
+}
+BANNED_NAMES = {"open", "print", "input", "eval", "exec", "__import__", "breakpoint"}
+
+
+def sources(part: str, package: Path = PACKAGE) -> Iterator[Path]:
+    yield from sorted((package / part).rglob("*.py"))
+
+
+def violations(part: str, package: Path = PACKAGE) -> list[str]:
+    """What a pure room imports or calls that it may not."""
+    found = []
+    for path in sources(part, package):
+        tree = ast.parse(path.read_text())
+        own = {
+            node.id
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+        }  # a variable may be called `open`: of a block that is
+        for node in ast.walk(tree):
+            names: list[str] = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            found += [
+                f"{path.name}:{node.lineno} imports {name}"
+                for name in names
+                if name not in ALLOWED[part] and not name.startswith("tripshark.")
+            ]
+            if isinstance(node, ast.Name) and node.id in BANNED_NAMES - own:
+                found.append(f"{path.name}:{node.lineno} uses {node.id}")
+    return found
+
+
+@pytest.mark.parametrize("part", ["model", "formats"])
+def test_pure_rooms_import_and_call_nothing_that_touches_the_world(part: str) -> None:
+    """No files, no sockets, no clock, no asyncio."""
+    assert violations(part) == []
+
+
+@pytest.mark.parametrize("part", ["model", "formats"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import asyncio",
+        "import os",
+        "import time",
+        "import httpx2",
+        "from importlib import import_module",
+        "x = open('/etc/passwd')",
+        "print('x')",
+        "f = eval",
+        "__import__('socket')",
+    ],
+)
+def test_the_allow_list_bites(tmp_path: Path, part: str, line: str) -> None:
+    """Each is caught in a copy."""
+    (tmp_path / part).mkdir()
+    (tmp_path / part / "bad.py").write_text(line + "\n")
+    assert violations(part, tmp_path)
+
+
+def test_every_module_says_first_what_it_answers() -> None:
+    """A docstring whose first line is a whole sentence or ends one."""
+    silent = []
+    for path in PACKAGE.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        if tree.body and not (ast.get_docstring(tree) or "").strip():
+            silent.append(str(path.relative_to(PACKAGE)))
+    assert silent == []
+
+
+def test_every_test_says_what_it_shows() -> None:
+    """One sentence each."""
+    silent = [
+        f"{path.name}:{node.lineno} {node.name}"
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.name.startswith("test_")
+        and not ast.get_docstring(node)
+    ]
+    assert silent == []
+
+
+# ------------------------------------------------------------------------------- contracts
+
+TOOLS = Path(sys.executable).parent
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Path:
+    """A copy of the package to break."""
+    shutil.copytree(
+        PACKAGE, tmp_path / "src" / "tripshark", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    return tmp_path
+
+
+def lint_imports(house: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(TOOLS / "lint-imports"), "--no-cache"],
+        cwd=house,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(house / "src")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def inject(house: Path, module: str, line: str) -> None:
+    path = house / "src" / "tripshark" / module
+    path.parent.mkdir(parents=True, exist_ok=True)
+    before = path.read_text() if path.exists() else '"""New."""\n'
+    path.write_text(f"{before}\n{line}\n")
+
+
+def test_the_contracts_hold(house: Path) -> None:
+    """The control: an unbroken copy passes, so that a failure below means what it says."""
+    result = lint_imports(house)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "6 kept, 0 broken" in result.stdout
+
+
+LAYERS = "Imports point down, towards the model"
+PORTS = "The flow reaches the world only through ports"
+RECORDER = "The privileged recorder carries only what recording needs"
+ANALYST = "Whatever dissects packets holds no credentials"
+SETTINGS = "Only programs and commands know the settings"
+CYCLES = "No package has cycles among its siblings"
+
+
+@pytest.mark.parametrize(
+    ("contract", "module", "line"),
+    [
+        (LAYERS, "model/alert.py", "import tripshark.formats.falco"),
+        (LAYERS, "web/__init__.py", "import tripshark.store"),
+        (LAYERS, "respond/__init__.py", "import tripshark.store"),
+        (LAYERS, "utils.py", "x = 1"),
+        (
+            LAYERS,
+            "model/alert.py",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import tripshark.ports",
+        ),
+        (PORTS, "model/alert.py", "import os"),
+        (PORTS, "formats/falco.py", "import socket"),
+        (PORTS, "respond/__init__.py", "import subprocess"),
+        (PORTS, "ports.py", "import pathlib"),
+        (RECORDER, "recorder/__init__.py", "import pydantic"),
+        (RECORDER, "recorder/__init__.py", "import tripshark.formats.falco"),
+        (RECORDER, "programs/recorder.py", "import numpy"),
+        (ANALYST, "analysis/__init__.py", "import starlette"),
+        (ANALYST, "programs/analyst.py", "import tripshark.store"),
+        (SETTINGS, "ingest/__init__.py", "import tripshark.settings"),
+        (CYCLES, "model/target.py", "import tripshark.model.plan"),
+    ],
+)
+def test_each_contract_bites(house: Path, contract: str, module: str, line: str) -> None:
+    """One deliberate violation, and that contract is broken."""
+    inject(house, module, line)
+    result = lint_imports(house)
+    assert result.returncode != 0
+    assert f"{contract} BROKEN" in result.stdout, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "module", "line"),
+    [
+        ("TID251", "respond/bad.py", "from datetime import UTC, datetime\n\nNOW = datetime.now(tz=UTC)"),
+        ("TID251", "respond/bad.py", "import time\n\nNOW = time.time()"),
+        ("TID251", "store/bad.py", "import os\n\nHOME = os.environ"),
+        (
+            "TID251",
+            "respond/bad.py",
+            ("import asyncio\n\n\nasync def f() -> None: ...\n\n\nasync def g() -> None:\n"
+            "    task = asyncio.create_task(f())\n    await task"),
+        ),
+        ("ASYNC251", "respond/bad.py", "import time\n\n\nasync def f() -> None:\n    time.sleep(1)"),
+        ("BLE001", "web/bad.py", "try:\n    pass\nexcept Exception:\n    pass"),
+        ("TID252", "web/bad.py", "from . import x"),
+        ("T201", "model/bad.py", "print(1)"),
+        ("ANN201", "model/bad.py", "def f():\n    return 1"),
+    ],
+)  # fmt: skip
+def test_each_rule_of_the_linter_bites(house: Path, code: str, module: str, line: str) -> None:
+    """What contracts cannot see."""
+    inject(house, module, line)
+    result = subprocess.run(
+        [str(TOOLS / "ruff"), "check", "--no-cache", "--output-format=concise", f"src/tripshark/{module}"],
+        cwd=house,
+        capture_output=True,
+        text=True,
+        check=False,
+    )  # fmt: skip
+    assert f" {code} " in result.stdout
