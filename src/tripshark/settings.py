@@ -690,9 +690,11 @@ def _put(tree: dict[str, object], keys: tuple[str, ...], value: object) -> None:
 def _merge(into: dict[str, object], other: Mapping[str, object]) -> None:
     for key, value in other.items():
         mine = into.get(key)
-        if isinstance(mine, dict) and isinstance(value, dict):
+        if isinstance(value, dict):
+            if not isinstance(mine, dict):
+                mine = into[key] = {}
             _merge(mine, value)
-        elif isinstance(mine, dict) and value is None:
+        elif value is None:
             continue  # `recorder:` with everything below it commented out
         else:
             into[key] = value
@@ -947,3 +949,82 @@ def reference() -> list[Explained]:
         result.append(each)
         result += [one for one in inside if one.name.startswith(each.name + "[]")]
     return result
+
+
+_HOW_TO_WRITE = (
+    (
+        "One YAML file (`--config FILE`, else `TRIPSHARK_CONFIG`, else `/etc/tripshark/tripshark.yaml`), every key "
+        "optional; [an example](../examples/tripshark.yaml). An environment variable is stronger than the file, the "
+        "command line stronger than both. `tripshark settings` shows what is in force and where it came from."
+    ),
+    "",
+    (
+        "Sizes: `16MB` (10⁶), `16MiB` (2²⁰). Durations: `30s`, `1m30s`, `7d`. Counts: `200k`. Lists in a variable: "
+        "`a,b` or YAML. A dot in a name is a level of the file and `__` in the variable: `recorder.total` is "
+        "`TRIPSHARK_RECORDER__TOTAL`."
+    ),
+)
+
+
+def as_markdown() -> str:
+    """`docs/settings.md`."""
+    lines = [
+        "# Settings",
+        "",
+        "Written from `src/tripshark/settings.py` by `python -m tripshark.settings docs/settings.md`.",
+        "",
+        *_HOW_TO_WRITE,
+    ]
+    group = None
+    for each in reference():
+        head = each.name.partition(".")[0] if "." in each.name else ""
+        if head != group:
+            group = head
+            said = _said_of(head) if head else "What every program needs."
+            lines += ["", f"## {head or 'General'}", "", said, ""]
+            lines += ["| setting | meaning | unit | default |", "|---|---|---|---|"]
+        default = f"`{each.default}`" if each.default not in ("", "required") else each.default
+        lines.append(f"| `{each.name}` | {each.meaning} | {each.unit} | {default} |")
+    return "\n".join(lines) + "\n"
+
+
+def _said_of(group: str) -> str:
+    kind, _ = _bare(Settings.model_fields[group].annotation)
+    return (cast("type[_Group]", kind).__doc__ or "").partition("\n")[0]
+
+
+def as_yaml() -> str:
+    """`examples/tripshark.yaml`: every setting commented out (`# key`), its meaning above it (`## text`)."""
+    lines = [
+        "## Tripshark's settings, all at their defaults: take the `# ` away from what you change (and from the groups",
+        "## above it). Meanings: docs/settings.md. What is in force, and why: tripshark settings",
+    ]
+    seen: set[tuple[str, ...]] = set()
+    for field in _walk(Settings):
+        for depth in range(1, len(field.keys)):
+            group = field.keys[:depth]
+            if group not in seen:
+                seen.add(group)
+                lines += ([""] if depth == 1 else []) + [f"# {'  ' * (depth - 1)}{group[-1]}:"]
+        indent = "  " * (len(field.keys) - 1)
+        lines += ([""] if not indent else []) + [f"##{indent} {field.meaning}"]
+        if field.inner is not None:
+            lines += [
+                f"##{indent}   {each.keys[0]}: {each.meaning}" for each in _walk(field.inner)
+            ]
+        lines.append(f"# {indent}{field.keys[-1]}: {_yaml_of(field)}")
+    return "\n".join(lines) + "\n"
+
+
+def _yaml_of(field: _Field) -> str:
+    shown = show(field.default, field.unit)
+    if field.default is None:
+        return "null"
+    return f'"{shown}"' if field.unit == "text" or ":" in shown else shown
+
+
+if __name__ == "__main__":
+    import sys
+
+    for name in sys.argv[1:]:
+        Path(name).write_text(as_yaml() if name.endswith(".yaml") else as_markdown(), "utf-8")
