@@ -342,6 +342,48 @@ def test_the_same_tables_serve_postgresql() -> None:
             assert "CREATE INDEX" in str(CreateIndex(index).compile(dialect=postgresql.dialect()))
 
 
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="reads as another user, which needs root")
+async def test_who_may_only_read_can_read_beside_the_writer(tmp_path: Path) -> None:
+    """A user of the group lists incidents while the service runs, and is told plainly when writing."""
+    catalogue = await SqlCatalogue.open(tmp_path / "c.db")
+    await catalogue.put(incidents=[_incident(1)])
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    code = f"""
+import asyncio, os, sys
+sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+from pathlib import Path
+from tripshark.errors import Permanent
+from tripshark.ports import Query
+from tripshark.store.catalogue import SqlCatalogue
+
+async def main():
+    os.setgroups([])
+    os.setgid({os.getegid()})
+    os.setuid(65534)
+    catalogue = await SqlCatalogue.open(Path({str(tmp_path / "c.db")!r}))
+    print([incident.id for incident in await catalogue.incidents(Query())])
+    try:
+        await catalogue.put(position=5)
+    except Permanent as error:
+        print(error.hint)
+    await catalogue.close()
+
+asyncio.run(main())
+"""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    told, problems = await child.communicate()
+    assert problems == b""
+    assert told.decode().splitlines() == [
+        "['i-0001']",
+        "give the file and its folder to the user Tripshark runs as",
+    ]
+    await catalogue.close()
+
+
 CHILD = """
 import asyncio, os, sys
 from pathlib import Path

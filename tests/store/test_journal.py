@@ -278,8 +278,10 @@ async def test_a_failed_sync_is_never_trusted_again(tmp_path: Path, failing: int
     with pytest.raises(Transient, match="disk refused"):
         await journal.append(b"refused", via="t", received_ns=1)
     assert journal.state().abandoned == 1
+    assert "disk refused" in journal.problem
     before = (tmp_path / "00000001.log").read_bytes()
     kept += [await journal.append(b"kept", via="t", received_ns=1) for _ in range(2)]
+    assert journal.problem == ""
     assert (tmp_path / "00000001.log").read_bytes() == before
     assert kept == sorted(set(kept))
     assert failing + 1 not in kept

@@ -7,6 +7,7 @@ segments are deleted on the strength of it; with NORMAL a power cut could take b
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from tripshark.errors import Permanent, Transient, TripsharkError
 from tripshark.store.disk import make_folders, refused
-from tripshark.store.schema import migrate
+from tripshark.store.schema import is_todays, migrate
 
 T = TypeVar("T")
 _WRITING = "tripshark_writing"
@@ -64,7 +65,8 @@ class Database:
             raise refused(error, path.parent) from error
         database = cls(_sqlite(path, busy_seconds), str(path))
         try:
-            await database.write(migrate)
+            if not await database.read(is_todays):  # somebody who may only read gets by without
+                await database.write(migrate)
         except BaseException:
             await database.close()
             raise
@@ -133,7 +135,8 @@ def _sqlite(path: Path, busy_seconds: float) -> Engine:
 
     @event.listens_for(engine, "connect")
     def prepare(connection: sqlite3.Connection, _: object) -> None:
-        path.chmod(0o640)
+        with contextlib.suppress(PermissionError):  # another's file, which we may only read
+            path.chmod(0o640)
         for pragma in (
             "journal_mode=WAL",  # readers (`tripshark incidents`) never stop the writer
             "synchronous=FULL",

@@ -37,6 +37,7 @@ class FileJournal:
         self._committing_bytes = 0
         self._busy = False  # a batch is on its way to the disk, or about to be
         self._closed = False
+        self._refusal = ""  # what the disk said to the last batch
         self._blank_upto = 0  # up to here nothing can be read, though something was written
         self._changed = asyncio.Event()  # replaced each time it is set
 
@@ -74,6 +75,15 @@ class FileJournal:
     def last_seq(self) -> int:
         """Seq of the newest durable record, 0 when there was none yet."""
         return self._log.last_seq
+
+    @property
+    def problem(self) -> str:
+        """Why alerts cannot be made durable now, "" while they can."""
+        if self._closed:
+            return "the journal is closed"
+        if self._log.size >= self._max_bytes:
+            return "the journal is full because nobody reads it"
+        return self._refusal
 
     def state(self) -> LogState:
         """What `doctor`, `/readyz` and the metrics show."""
@@ -176,6 +186,7 @@ class FileJournal:
     def _committed(self, futures: list[asyncio.Future[int]], work: asyncio.Future[int]) -> None:
         self._committing_bytes = 0
         error = work.exception()
+        self._refusal = "" if error is None else str(error)
         for at, future in enumerate(futures):
             if future.done():  # whoever waited was cancelled
                 continue

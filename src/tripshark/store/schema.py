@@ -116,8 +116,25 @@ MIGRATIONS: Sequence[Callable[[Connection], None]] = (_first,)
 tables, so each later one must find out whether its work is already there."""
 
 
+def is_todays(connection: Connection) -> bool:
+    """Nothing need be migrated. Raises `Permanent` for a catalogue from the future."""
+    return _version_of(connection) == len(MIGRATIONS)
+
+
 def migrate(connection: Connection) -> None:
     """Bring the catalogue to today's version within the caller's transaction. Raises `Permanent` for a newer one."""
+    here = _version_of(connection)
+    if here == len(MIGRATIONS):  # another process was faster
+        return
+    for step in MIGRATIONS[here:]:
+        step(connection)
+    if here:
+        connection.execute(update(version).values(version=len(MIGRATIONS)))
+    else:
+        connection.execute(insert(version).values(version=len(MIGRATIONS)))
+
+
+def _version_of(connection: Connection) -> int:
     here = 0
     if inspect(connection).has_table(version.name):
         here = connection.scalar(select(version.c.version)) or 0
@@ -126,11 +143,4 @@ def migrate(connection: Connection) -> None:
             f"this catalogue has version {here}, this Tripshark knows {len(MIGRATIONS)}",
             hint="a newer Tripshark wrote it: use that one again, or restore the backup",
         )
-    if here == len(MIGRATIONS):
-        return
-    for step in MIGRATIONS[here:]:
-        step(connection)
-    if here:
-        connection.execute(update(version).values(version=len(MIGRATIONS)))
-    else:
-        connection.execute(insert(version).values(version=len(MIGRATIONS)))
+    return here

@@ -465,6 +465,7 @@ class FolderDraft:
     def seal(self, manifest: Manifest, keep: Sequence[str]) -> Manifest:
         """fsync and hash `keep`, sign and write the manifest, rename into place, drop the rest.
 
+        Every file of the draft must be closed: what is still in a buffer is not in the evidence.
         Returns the manifest as written: with the files' hashes and the group `signature`. Raises `Transient` on a
         full disk, and `Permanent` when that incident is sealed already; both leave the draft as it was.
         """
