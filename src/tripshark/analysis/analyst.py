@@ -73,7 +73,7 @@ class Analyst:
                 answer = await self._answer(connection)
                 with contextlib.suppress(OSError, TimeoutError):  # they left: nobody is owed it
                     async with asyncio.timeout(_ASK_S):
-                        await asyncio.get_running_loop().sock_sendall(connection, answer)
+                        await _reply(connection, answer)
         finally:
             self._open -= 1
 
@@ -107,6 +107,18 @@ class Analyst:
                 bounds=self._bounds,
                 apart=peer != os.geteuid(),
             )
+
+
+async def _reply(connection: socket.socket, answer: bytes) -> None:
+    """Send, say that this was all, and wait for them to close.
+
+    What they still had to say is read away: a unix socket closed over unread bytes takes the answer with it.
+    """
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(connection, answer)
+    connection.shutdown(socket.SHUT_WR)
+    while await loop.sock_recv(connection, 256 << 10):
+        pass
 
 
 def _peer_uid(connection: socket.socket) -> int:

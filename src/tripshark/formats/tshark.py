@@ -129,7 +129,7 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return self.tcp_flags & 0x12 == 0x02
 
 
-Scalar = str | int | float
+Scalar = str | int | float | bool
 _Values = list[Scalar]
 
 
@@ -198,6 +198,7 @@ _EPOCH = re.compile(r"(\d{1,10})(?:\.(\d{1,9})\d*)?")
 _ISO = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?Z")
 _VERSION = re.compile(r"TShark(?: \([^)]{0,40}\))? (\d[\w.+~-]{0,40})")
 _A, _CNAME, _AAAA = 1, 5, 28
+_MAX_NUMBER = 1 << 40
 _NO_VALUES: _Values = []
 
 
@@ -239,7 +240,7 @@ def complaint(stderr: bytes) -> str:
 def _read(line: bytes) -> _Line:
     try:
         return _decoder.decode(line)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         # Some versions let bytes that are not UTF-8 through; they must not cost us the packet.
         return _decoder.decode(line.decode("utf-8", "replace"))
 
@@ -398,12 +399,12 @@ def _requests(of: _Layers) -> tuple[Request, ...]:
 
 
 def _number(value: Scalar) -> int:
-    """`53`, `"53"` or `"0x0035"`."""
-    if isinstance(value, int):
-        return value
+    """`53`, `"53"` or `"0x0035"`; never below zero, never so large that sums leave 64 bits."""
     if isinstance(value, str) and len(value) <= 24:
-        return int(value, 0)
-    raise ValueError("not a whole number")
+        value = int(value, 0)
+    if isinstance(value, int) and 0 <= value < _MAX_NUMBER:
+        return value
+    raise ValueError("not a whole number in range")
 
 
 def _value(values: _Values, at: int) -> Scalar:

@@ -291,20 +291,18 @@ def _tidy(value: Json, depth: int = 0) -> Json:
     """Printable text, bounded lists and depth, numbers that JSON can carry everywhere."""
     if depth > _MAX_DEPTH:
         return None
-    match value:
-        case str():
-            return printable(value)
-        case bool() | None:
-            return value
-        case int():
-            return max(-_MAX_NUMBER, min(value, _MAX_NUMBER))
-        case float():
-            return value if math.isfinite(value) else 0.0
-        case list():
-            return [_tidy(each, depth + 1) for each in value[:MAX_ROWS]]
-        case dict():
-            first = list(value.items())[:MAX_ROWS]
-            return {printable(str(key)): _tidy(each, depth + 1) for key, each in first}
+    if isinstance(value, str):
+        return printable(value)
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return max(-_MAX_NUMBER, min(value, _MAX_NUMBER))
+    if isinstance(value, float):
+        return value if math.isfinite(value) else 0.0
+    if isinstance(value, list):
+        return [_tidy(each, depth + 1) for each in value[:MAX_ROWS]]
+    first = list(value.items())[:MAX_ROWS]
+    return {printable(str(key)): _tidy(each, depth + 1) for key, each in first}
 
 
 class _Reader:

@@ -1,0 +1,397 @@
+"""tshark's lines are read as they are meant, for every protocol we tell of, or refused as bad input."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tripshark.errors import BadInput
+from tripshark.formats import tshark
+from tripshark.formats.tshark import DnsMessage, Frame, Hello, Request, decode
+
+POD, PEER = "10.0.0.1", "10.0.0.2"
+
+
+def line(protocols: str = "eth:ethertype:ip:tcp", **layers: list[object]) -> bytes:
+    """One line as `-T ek` writes it; names with dots written as underscores."""
+    whole: dict[str, list[object]] = {
+        "frame_number": ["7"],
+        "frame_time_epoch": ["1790000000.000340563"],
+        "frame_len": ["76"],
+        "frame_protocols": [protocols],
+        "ip_src": [POD],
+        "ip_dst": [PEER],
+        "ip_proto": ["6"],
+        "_ws_col_Protocol": ["TCP"],
+        **layers,
+    }
+    return json.dumps({"timestamp": "1790000000000", "layers": whole}).encode()
+
+
+def read(protocols: str = "eth:ethertype:ip:tcp", **layers: list[object]) -> Frame:
+    frame = decode(line(protocols, **layers))
+    assert frame is not None
+    return frame
+
+
+def test_a_tcp_packet_is_read_whole() -> None:
+    """Number, time to the nanosecond, length, both ends, stream and flags."""
+    frame = read(
+        tcp_srcport=["41000"], tcp_dstport=["4444"], tcp_flags=["0x0002"], tcp_stream=["3"]
+    )
+    assert frame == Frame(
+        number=7,
+        time_ns=1_790_000_000_000_340_563,
+        length=76,
+        is_packet=True,
+        src=POD,
+        dst=PEER,
+        transport="tcp",
+        sport=41000,
+        dport=4444,
+        stream=3,
+        tcp_flags=2,
+        protocol="TCP",
+    )
+    assert frame.opens
+    assert not read(tcp_flags=["0x0012"]).opens
+
+
+@pytest.mark.parametrize(
+    "between", [b"", b"  ", b'{"index":{"_index":"x"}}', b'{"timestamp":"1"}']
+)
+def test_lines_between_packets_are_passed_over(between: bytes) -> None:
+    """Index lines and empty lines are no packets and no errors."""
+    assert decode(between) is None
+
+
+BAD = [
+    b"{",
+    b"[]",
+    b'{"layers": 7}',
+    b'{"layers": {}}',
+    b'{"layers": {"frame_number": "7"}}',
+    b'{"layers": {"frame_number": [[]]}}',
+    b'{"layers": {"frame_number": ["x"], "frame_time_epoch": ["1.0"]}}',
+    b"[" * 100_000,
+    line(frame_number=["0x" + "f" * 40]),
+    line(frame_number=[1.5]),
+    line(frame_time_epoch=["-1.0"]),
+    line(frame_time_epoch=["9999999999.0"]),
+    line(frame_time_epoch=["2026-13-01T00:00:00Z"]),
+    line(ip_src=["here"]),
+    line(tcp_srcport=["http"]),
+    line("eth:ip:udp:dns", dns_id=["?"]),
+]
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_anything_else_is_bad_input(bad: bytes) -> None:
+    """The one documented error, which names the line."""
+    with pytest.raises(BadInput) as problem:
+        decode(bad)
+    assert problem.value.where
+
+
+@given(data=st.binary() | st.binary().map(lambda more: line()[:-40] + more))
+def test_any_bytes_are_a_frame_or_bad_input(data: bytes) -> None:
+    """No other error, whatever comes."""
+    try:
+        decode(data)
+    except BadInput:
+        return
+
+
+VALUES = st.lists(st.text() | st.integers() | st.floats() | st.booleans(), max_size=4)
+LAYERS = sorted(name for name in tshark._Layers.__struct_encode_fields__)
+
+
+@given(layers=st.dictionaries(st.sampled_from(LAYERS), VALUES, max_size=20))
+def test_any_values_are_a_frame_or_bad_input(layers: dict[str, list[object]]) -> None:
+    """Fields in every combination and with every value: never another error."""
+    try:
+        decode(line("eth:ip:udp:dns:tls:http", **layers))
+    except BadInput:
+        return
+
+
+TIMES = [
+    ("1790000000", 1_790_000_000_000_000_000),
+    ("1790000000.5", 1_790_000_000_500_000_000),
+    ("1790000000.0003405639", 1_790_000_000_000_340_563),
+    ("2026-09-21T14:13:20.000340563Z", 1_790_000_000_000_340_563),
+    ("2026-09-21T14:13:20Z", 1_790_000_000_000_000_000),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), TIMES)
+def test_times_of_all_versions_are_read(text: str, expected: int) -> None:
+    """Seconds since 1970, or ISO 8601 as newer versions write."""
+    assert read(frame_time_epoch=[text]).time_ns == expected
+
+
+@pytest.mark.parametrize("protocols", ["systemd_journal", "sysdig", "pcapng"])
+def test_rows_that_are_no_packets_are_marked(protocols: str) -> None:
+    """Alert rows have a number and a time, and no address."""
+    frame = read(protocols)
+    assert (frame.is_packet, frame.number, frame.src) == (False, 7, "")
+
+
+def test_a_frame_without_protocols_is_no_packet() -> None:
+    """Nothing dissected it: nothing is claimed."""
+    assert not read(frame_protocols=[], frame_len=[], _ws_col_Protocol=[]).is_packet
+
+
+@pytest.mark.parametrize("protocols", ["eth:ethertype:arp", "eth:ethertype:ip:_ws.short"])
+def test_without_an_ip_header_there_are_no_ends(protocols: str) -> None:
+    """ARP, or an IP header cut short: a packet that belongs to no conversation."""
+    frame = read(protocols, ip_src=[], ip_dst=[])
+    assert (frame.is_packet, frame.src, frame.transport) == (True, "", "")
+
+
+ENDS = [
+    ("eth:ethertype:ip:udp:dns", {"udp_srcport": [1], "udp_dstport": [53], "udp_stream": [0]}, ("udp", 1, 53, 0)),
+    ("eth:ethertype:ip:sctp", {"sctp_srcport": ["1"], "sctp_dstport": ["2"]}, ("sctp", 1, 2, -1)),
+    ("eth:ethertype:ip:tcp", {}, ("tcp", 0, 0, -1)),
+    ("eth:ethertype:ip:esp", {}, ("esp", 0, 0, -1)),
+    ("eth:ethertype:ip:data", {"ip_proto": ["17"]}, ("udp fragment", 0, 0, -1)),
+    ("eth:ethertype:ip", {"ip_proto": []}, ("ip protocol -1", 0, 0, -1)),
+    ("eth:ethertype:ip:data", {"ip_proto": ["253"]}, ("ip protocol 253", 0, 0, -1)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("protocols", "layers", "expected"), ENDS)
+def test_transport_and_ports_are_those_of_the_outer_header(
+    protocols: str, layers: dict[str, list[object]], expected: tuple[str, int, int, int]
+) -> None:
+    """Each transport has its own fields; a fragment without its header is named as one."""
+    frame = read(protocols, **layers)
+    assert (frame.transport, frame.sport, frame.dport, frame.stream) == expected
+
+
+def test_ipv6_and_its_extension_headers() -> None:
+    """Addresses are canonical, and extension headers are passed over."""
+    frame = read(
+        "eth:ethertype:ipv6:ipv6.hopopts:icmpv6",
+        ipv6_src=["FD00:0::1"],
+        ipv6_dst=["ff02::1"],
+        ipv6_nxt=["0"],
+        icmpv6_type=["143"],
+    )
+    assert (frame.src, frame.dst, frame.transport, frame.icmp_type) == (
+        "fd00::1", "ff02::1", "icmpv6", 143,
+    )  # fmt: skip
+
+
+TUNNELS = [
+    ("eth:ethertype:ip:udp:vxlan:eth:ethertype:ip:tcp", "udp", "vxlan"),
+    ("eth:ethertype:ip:gre:ip:tcp", "gre", "gre"),
+    ("eth:ethertype:ip:gre:erspan:eth:llc:cdp", "gre", ""),
+    ("eth:ethertype:ip:ipv6:tcp", "ipv6", "ipv6"),
+    ("eth:ethertype:ip:ip:tcp", "ip", "ip"),
+    ("eth:ethertype:ip:icmp:ip:udp:dns", "icmp", ""),
+    ("eth:ethertype:ip:udp:ip:tcp", "udp", "ip"),
+]
+
+
+@pytest.mark.parametrize(("protocols", "transport", "tunnel"), TUNNELS)
+def test_tunnels_are_named_and_told_by_their_outer_header(
+    protocols: str, transport: str, tunnel: str
+) -> None:
+    """The first address of several is the outer one; a quote in an ICMP error is no tunnel."""
+    frame = read(protocols, ip_src=[POD, "192.0.2.1"], ip_dst=[PEER, "192.0.2.2"])
+    assert (frame.src, frame.dst) == (POD, PEER)
+    assert (frame.transport, frame.tunnel) == (transport, tunnel)
+
+
+def dns(**layers: list[object]) -> tuple[DnsMessage, ...]:
+    base: dict[str, list[object]] = {
+        "dns_id": ["0x0007"],
+        "dns_flags_response": ["1"],
+        "dns_flags_rcode": ["0"],
+        "dns_count_queries": ["1"],
+        "dns_count_answers": ["2"],
+        "dns_count_auth_rr": ["0"],
+        "dns_count_add_rr": ["1"],
+        "dns_qry_name": ["a.example"],
+        "dns_qry_type": ["1"],
+        "dns_resp_name": ["a.example", "b.example", "glue.example"],
+        "dns_resp_type": ["5", "1", "1"],
+        "dns_cname": ["b.example"],
+        "dns_a": [PEER, "192.0.2.1"],
+    }
+    return read("eth:ethertype:ip:udp:dns", **{**base, **layers}).dns
+
+
+def test_answers_keep_their_owners_and_glue_is_left_out() -> None:
+    """A, AAAA and CNAME values go to the record they stand in; only the answer section counts."""
+    (message,) = dns()
+    assert message == DnsMessage(
+        7,
+        True,
+        0,
+        (("a.example", 1),),
+        (("a.example", 5, "b.example"), ("b.example", 1, PEER)),
+    )
+    (six,) = dns(
+        dns_resp_name=["a", "b", "c"],
+        dns_resp_type=["28", "6", "41"],
+        dns_aaaa=["fd00::1"],
+        dns_a=[],
+        dns_cname=[],
+    )
+    assert six.answers == (("a", 28, "fd00::1"), ("b", 6, ""))
+
+
+UNASSIGNABLE: list[dict[str, list[object]]] = [
+    {"dns_a": [PEER]},  # a value is missing
+    {"dns_a": [PEER, PEER, PEER]},  # one too many
+    {"dns_resp_name": ["a.example"]},  # fewer owners than types
+    {"dns_count_answers": ["40"]},  # a lie
+    {"dns_count_add_rr": ["0"]},
+]
+
+
+@pytest.mark.parametrize("change", UNASSIGNABLE)
+def test_answers_that_do_not_add_up_are_dropped(change: dict[str, list[object]]) -> None:
+    """The question stays; nothing is concluded from what cannot be assigned."""
+    (message,) = dns(**change)
+    assert message.questions == (("a.example", 1),)
+    assert message.answers == ()
+
+
+def test_several_messages_in_one_packet_are_told_apart() -> None:
+    """Two messages in one TCP segment, dealt out by their counters; booleans as newer versions write them."""
+    first, second = dns(
+        dns_id=["1", "2"],
+        dns_flags_response=[False, True],
+        dns_flags_rcode=["3"],
+        dns_count_queries=["1", "1"],
+        dns_count_answers=["0", "1"],
+        dns_count_auth_rr=["0", "0"],
+        dns_count_add_rr=["0"],
+        dns_qry_name=["a.example", "b.example"],
+        dns_qry_type=["1", "28"],
+        dns_resp_name=["b.example"],
+        dns_resp_type=["1"],
+        dns_cname=[],
+        dns_a=[PEER],
+    )
+    assert (first.id, first.response, first.questions) == (1, False, (("a.example", 1),))
+    assert (second.id, second.response) == (2, True)
+    assert second.questions == (("b.example", 28),)
+    assert second.answers == (("b.example", 1, PEER),)
+
+
+def test_what_an_icmp_error_quotes_was_not_said() -> None:
+    """A quoted question, greeting or request is only repeated by the network."""
+    frame = read(
+        "eth:ethertype:ip:icmp:ip:udp:dns",
+        icmp_type=["3"],
+        dns_id=["1"],
+        dns_qry_name=["a"],
+        dns_qry_type=["1"],
+        tls_handshake_type=["1"],
+        http_host=["h"],
+        ssh_protocol=["SSH-2.0-x"],
+    )
+    assert frame.icmp_type == 3
+    assert (frame.dns, frame.hello, frame.requests, frame.ssh) == ((), None, (), "")
+
+
+def test_a_client_hello_is_read() -> None:
+    """SNI and ALPN of type 1; other handshake messages are none of our business."""
+    sni: dict[str, list[object]] = {
+        "tls_handshake_extensions_server_name": ["a.example"],
+        "tls_handshake_extensions_alpn_str": ["h2", "http/1.1"],
+    }
+    assert read(tls_handshake_type=["1"], **sni).hello == Hello(("a.example",), ("h2", "http/1.1"))
+    assert read(tls_handshake_type=["2"], **sni).hello is None
+
+
+REQUESTS: list[tuple[dict[str, list[object]], tuple[Request, ...]]] = [
+    ({}, ()),
+    (
+        {"http_host": ["h"], "http_request_method": ["GET"], "http_request_uri": ["/"]},
+        (Request("h", "GET", "/"),),
+    ),
+    ({"http_host": ["h"]}, (Request("h", "", ""),)),
+    (  # pipelined, one without a host: which one is not known
+        {
+            "http_host": ["h"],
+            "http_request_method": ["GET", "PUT"],
+            "http_request_uri": ["/", "/x"],
+        },
+        (Request("", "GET", "/"), Request("", "PUT", "/x")),
+    ),
+    (
+        {
+            "http2_headers_authority": ["h"],
+            "http2_headers_method": ["POST"],
+            "http2_headers_path": ["/p"],
+        },
+        (Request("h", "POST", "/p"),),
+    ),
+]
+
+
+@pytest.mark.parametrize(("layers", "expected"), REQUESTS)
+def test_requests_of_http_1_and_2_are_read(
+    layers: dict[str, list[object]], expected: tuple[Request, ...]
+) -> None:
+    """A host is claimed only where it surely belongs to the request."""
+    assert read(**layers).requests == expected
+
+
+def test_an_ssh_banner_is_read() -> None:
+    """As it came: it is made printable by whoever shows it."""
+    assert read(ssh_protocol=["SSH-2.0-x\x1b"]).ssh == "SSH-2.0-x\x1b"
+
+
+def test_bytes_that_are_not_utf8_do_not_cost_the_packet() -> None:
+    """They become replacement characters."""
+    frame = decode(line(ssh_protocol=["SSH-?"]).replace(b"SSH-?", b"SSH-\xff"))
+    assert frame is not None
+    assert frame.ssh == "SSH-\ufffd"
+
+
+VERSIONS = [
+    (b"TShark (Wireshark) 4.0.17 (Git v4.0.17 packaged as 4.0.17-0+deb12u3).\n\nCopyright", "TShark 4.0.17"),
+    (b"TShark 4.6.9.\n", "TShark 4.6.9."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("output", "expected"), VERSIONS)
+def test_the_version_is_read(output: bytes, expected: str) -> None:
+    """With and without the package's own words."""
+    assert tshark.version(output).rstrip(".") == expected.rstrip(".")
+
+
+@pytest.mark.parametrize("output", [b"", b"GNU cat 9", b"\xff" * 300])
+def test_another_program_has_no_tshark_version(output: bytes) -> None:
+    """Refused, so that nothing else is run in tshark's place."""
+    with pytest.raises(BadInput):
+        tshark.version(output)
+
+
+def test_a_complaint_is_one_line_without_the_usual_noise() -> None:
+    """Running as root and an unreadable Lua script are as we want them."""
+    said = (
+        b'Running as user "root" and group "root". This could be dangerous.\n'
+        b'tshark: You don\'t have permission to read the file "/usr/share/wireshark/init.lua".\n\n'
+        b"tshark: The file appears to have been cut short.\n  (really)\n"
+    )
+    assert tshark.complaint(said) == "The file appears to have been cut short. (really)"
+    assert len(tshark.complaint(b"x" * 9_999)) == 300
+    assert tshark.complaint(b"") == ""
+
+
+def test_tshark_is_told_to_open_nothing_by_name() -> None:
+    """The file is standard input, and every field asked for is read."""
+    arguments = tshark.ARGUMENTS
+    assert arguments[-2:] == ("-r", "-")
+    asked = {each.replace(".", "_") for each in arguments[arguments.index("-e") + 1 : -2 : 2]}
+    assert asked == set(LAYERS)
