@@ -49,6 +49,9 @@ class Targets(Protocol):
     async def resolve(self, alert: Alert) -> Resolution:
         """Which target the alert means, from local facts only."""
 
+    async def find(self, name: str) -> Resolution:
+        """A target as people write it: `ns/pod`, `netns:NAME`, `host`, `pid:N`, `container:ID`."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
@@ -214,6 +217,9 @@ class Vault(Protocol):
 
     def folder(self, incident: IncidentId) -> str:
         """Where the sealed evidence lies. Raises `NotFound`."""
+
+    def manifest(self, incident: IncidentId) -> Manifest:
+        """The manifest of sealed evidence, read but not verified. Raises `NotFound`, `BadInput`."""
 
     def beside(self, incident: IncidentId, name: str, content: bytes) -> None:
         """Write or replace an unsealed companion (`findings.json`), atomically, and note it in custody."""

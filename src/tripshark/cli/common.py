@@ -18,8 +18,8 @@ from tripshark.errors import BadInput, TripsharkError
 from tripshark.model.units import ns_of
 from tripshark.settings import Settings, load
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -128,7 +128,7 @@ def verify(
     folder = Path(what)
     if not folder.is_dir():
         folder = asyncio.run(_folder(settings, what))
-    result = recompute(folder, key=key)
+    result = recompute(folder, key=key, data=_data_of(folder) or settings.data)
     if as_json:
         emit({"folder": str(folder), "verified": result.ok, "checks": plain(result.checks)})
     else:
@@ -138,6 +138,12 @@ def verify(
         out.print("[green]verified[/]" if result.ok else "[red]NOT verified[/]")
     if not result.ok:
         raise typer.Exit(3)
+
+
+def _data_of(folder: Path) -> Path | None:
+    """The data folder that evidence lies in, where it still does: <data>/evidence/2026/11/23/<id>."""
+    above = folder.resolve().parents
+    return above[4] if len(above) > 4 and above[3].name == "evidence" else None
 
 
 async def _folder(settings: Settings, id: str) -> Path:

@@ -23,7 +23,7 @@ class SystemClock:
 class _Timex(ctypes.Structure):
     """The head of struct timex (linux/timex.h) as adjtimex(2) fills it on 64-bit machines."""
 
-    _fields_ = [  # type: ignore[mutable-override]  # noqa: RUF012 (as ctypes wants it)
+    _fields_ = [  # type: ignore[mutable-override]
         ("modes", ctypes.c_uint),
         ("offset", ctypes.c_long),
         ("freq", ctypes.c_long),

@@ -346,7 +346,7 @@ def _finished(url: str) -> Mapping[str, object] | None:
 def _is_recorded(url: str) -> bool:
     """The pod's ring is open and its address is known."""
     return any(
-        target["name"] == f"netns:{POD}" and POD_IP in json.dumps(target["rings"])
+        target["name"] == f"netns:{POD}" and POD_IP in str(target["addresses"])
         for target in _get(url, "/v1/targets")["targets"]
     )
 

@@ -18,11 +18,10 @@ import platform
 import secrets
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 
 import msgspec
 import structlog
@@ -47,6 +46,7 @@ from tripshark.ports import Query
 from tripshark.programs import parts
 from tripshark.programs.clock import SystemClock, clock_facts, clock_source
 from tripshark.programs.privilege import give_up
+from tripshark.programs.reach import keep_reach
 from tripshark.programs.reload import RulesInForce
 from tripshark.recorder.client import RecorderClient
 from tripshark.respond.budget import Budget
@@ -76,7 +76,7 @@ class Config:
     """What the supervisor says."""
 
     config: str = ""
-    overrides: Mapping[str, object] = MappingProxyType({})
+    overrides: dict[str, object] = field(default_factory=dict)
     uid: int = -1  # -1: stay who we are
     gid: int = -1
     groups: tuple[int, ...] = ()
@@ -100,6 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = load(Path(config.config) if config.config else None, config.overrides)
         node = Node(settings)
         node.prepare()
+        keep_reach()
         give_up(uid=config.uid, gid=config.gid, groups=config.groups)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(node.run())
@@ -179,7 +180,7 @@ class Node:
             data / "journal", max_bytes=settings.journal.max, at_least=await catalogue.position()
         )
         stack.push_async_callback(journal.close)
-        vault = FolderVault(data, clock)
+        vault = FolderVault(data, clock=clock)
         self.heartbeats = Heartbeats(
             every_s=settings.heartbeat.every,
             grace_s=settings.heartbeat.grace,
@@ -192,7 +193,11 @@ class Node:
         recent = Recent()
         defaults = parts.defaults(settings)
         self._pipeline = Pipeline(
-            rules=self.rules.rules, targets=targets, recorder=recorder, defaults=defaults
+            rules=self.rules.rules,
+            targets=targets,
+            recorder=recorder,
+            defaults=defaults,
+            own_pids=(os.getpid(), os.getppid()),
         )
         runner = Runner(
             World(

@@ -45,6 +45,6 @@ async def reading(settings: Settings) -> AsyncIterator[Reading]:
         )
     catalogue = await SqlCatalogue.open(settings.data / "catalogue.sqlite")
     try:
-        yield Reading(catalogue=catalogue, vault=FolderVault(settings.data, SystemClock()))
+        yield Reading(catalogue=catalogue, vault=FolderVault(settings.data, clock=SystemClock()))
     finally:
         await catalogue.close()

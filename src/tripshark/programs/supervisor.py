@@ -82,10 +82,11 @@ class Supervisor:
             if process is not None:
                 try:
                     said = await self._wait_ready(process)
+                    said = {"pid": process.pid, **said}
                     if not ready.done():
                         ready.set_result(said)
-                    elif said:
-                        self.tell("ready again", {"program": program.name})
+                    else:
+                        self.tell("ready again", {"program": program.name, **said})
                 except (TimeoutError, ValueError) as problem:
                     if not ready.done():
                         with contextlib.suppress(ProcessLookupError):
@@ -125,6 +126,8 @@ class Supervisor:
         said = json.loads(line)
         if not isinstance(said, dict):
             raise ValueError("its first word was not understood")  # noqa: TRY004 (one kind of failure)
+        if said.get("ready") is False:
+            raise ValueError(json.dumps(said.get("error")))
         return said
 
     async def _end(self, name: str) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from tripshark.errors import BadInput, NotFound, Transient
 from tripshark.formats.wire import Frozen
 from tripshark.model.alert import Alert
+from tripshark.model.filter import Scope
 from tripshark.model.plan import Defaults, Plan, Reason, Refusal, decide
-from tripshark.model.rule import RuleSet, evaluate
-from tripshark.model.target import Target
+from tripshark.model.rule import RuleSet, Verdict, evaluate
+from tripshark.model.target import Target, TargetKind
 from tripshark.ports import Recorder, Targets
 
 
@@ -25,12 +27,19 @@ class Pipeline:
     """Decides; the runner does. `rules` is replaced as a whole when a reload succeeded."""
 
     def __init__(
-        self, *, rules: RuleSet, targets: Targets, recorder: Recorder, defaults: Defaults
+        self,
+        *,
+        rules: RuleSet,
+        targets: Targets,
+        recorder: Recorder,
+        defaults: Defaults,
+        own_pids: Collection[int] = (),
     ) -> None:
         self.rules = rules
         self._targets = targets
         self._recorder = recorder
         self._defaults = defaults
+        self._own_pids = own_pids
 
     async def decide(self, alert: Alert, *, now_ns: int) -> Decision:
         """Which target and what plan, or why not. Asks nobody but this machine."""
@@ -54,11 +63,28 @@ class Pipeline:
             )
         target = resolution.target
         verdict = evaluate(self.rules, alert, target)
+        host: Target | None = None
         try:
-            answer = decide(alert, verdict, resolution, now_ns=now_ns, defaults=self._defaults)
-        except BadInput as problem:
+            host = await self._host() if _wants_node(verdict) else None
+            answer = decide(
+                alert,
+                verdict,
+                resolution,
+                now_ns=now_ns,
+                defaults=self._defaults,
+                host=host,
+                own_pids=self._own_pids,
+            )
+        except (BadInput, Transient) as problem:
             answer = Refusal(reason=Reason.UNSUPPORTED, message=problem.message, hint=problem.hint)
+        if isinstance(answer, Plan) and host is not None:
+            target = host
         return Decision(answer=answer, target=target)
+
+    async def _host(self) -> Target | None:
+        return next(
+            (each for each in await self._targets.all() if each.kind is TargetKind.HOST), None
+        )
 
     async def freeze(self, plan: Plan) -> Frozen | Refusal | None:
         """The history, now. None when the recorder is away for the moment: the capture will wait for it."""
@@ -73,3 +99,7 @@ class Pipeline:
             )
         except Transient:
             return None
+
+
+def _wants_node(verdict: Verdict) -> bool:
+    return verdict.capture is not None and verdict.capture.scope is Scope.NODE

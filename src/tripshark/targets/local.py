@@ -51,7 +51,7 @@ class LocalTargets:
 
     async def _all(self, age_ns: int) -> tuple[Target, ...]:
         now_ns = self._clock.now_ns()
-        if not self._known or now_ns - self._known_ns > age_ns:
+        if not self._known or now_ns - self._known_ns >= age_ns:
             found = await self._recorder.targets()
             inodes = {
                 resident.pid: await self._recorder.inode_of(resident.pid)
