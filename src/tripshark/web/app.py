@@ -116,7 +116,7 @@ def _is_our_name(host: str, names: frozenset[str]) -> bool:
     """An address, localhost or a name we were told. Without credentials a foreign name may be DNS rebinding."""
     name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
     name = name.strip("[]").lower()
-    if name in {"localhost", ""} or name in names:
+    if name in {"localhost", ""} or name in {each.lower() for each in names}:
         return True
     try:
         ip_address(name)
