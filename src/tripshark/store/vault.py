@@ -35,10 +35,12 @@ from tripshark.model.evidence import (
     IncidentId,
     Manifest,
     SealedFile,
+    canonical,
     file_name,
     incident_id,
     manifest_json,
     read_manifest,
+    rfc3339,
 )
 from tripshark.model.retention import Kept
 from tripshark.ports import Clock
@@ -165,8 +167,9 @@ class FolderVault:
 
     def hold(self, incident: IncidentId, who: str, why: str) -> None:
         """A legal hold: retention does not touch this evidence until `release`."""
-        content = f"{why}\n".encode("utf-8", "replace")
-        self._companion(incident, HOLD, content)
+        since_ns = self._clock.now_ns()
+        told = {"who": who, "why": why, "since": rfc3339(since_ns), "since_ns": since_ns}
+        self._companion(incident, HOLD, canonical(told, indent=2) + b"\n")
         self.custody(incident, "held", who, {"why": why})
 
     def release(self, incident: IncidentId, who: str, why: str) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib
 import os
 import stat
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from tripshark.errors import NotFound, NotVerified, TripsharkError
+from tripshark.formats import pcapng
 from tripshark.model.evidence import (
     MAX_MANIFEST_BYTES,
     IncidentId,
@@ -180,11 +180,7 @@ def _check_packets(report: _Report, fd: int, manifest: Manifest) -> None:
             report.unknown(name, f"larger than {MAX_PARSED >> 30} GiB: too large to be read here")
             return
         try:
-            pcapng = importlib.import_module("tripshark.formats.pcapng")
             read = pcapng.read(_content(fd, file.name, MAX_PARSED))
-        except ModuleNotFoundError:
-            report.unknown(name, "this build cannot read pcapng")
-            return
         except TripsharkError as error:
             report.failed(name, str(error))
             return
@@ -211,10 +207,10 @@ def _check_signature(
     key: Path | None,
     data: Path | None,
 ) -> None:
-    trusted = "the key given"
+    trusted = f"{key}, as given"
     if key is None and data is not None and (data / "keys" / signature.PUBLIC).is_file():
         key = data / "keys" / signature.PUBLIC
-        trusted = "this data folder's own key, trusted because it was there first"
+        trusted = f"{key}, trusted only because it was there first"
     public = None if key is None else signature.public_key(key)
     try:
         envelope = _content(fd, signature.NAME, signature.MAX_BYTES)
