@@ -136,6 +136,32 @@ async def test_the_program_starts_again_over_its_own_socket(tmp_path: Path) -> N
     assert other.read_text() == "precious"
 
 
+@pytest.mark.root
+@needs_root
+async def test_a_killed_analyst_takes_its_tshark_along(tmp_path: Path) -> None:
+    """kill -9 of the service: the kernel ends the child, and the asker is told to try again."""
+    capture = Capture()
+    for number in range(60_000):
+        capture.udp(POD, 1000 + number, C2, 9, b"x")
+    path = capture.write(tmp_path)
+    at = str(tmp_path / "analyst.sock")
+    config = {"socket": at, "uid": NOBODY, "gid": NOBODY, "allowed_uids": [0]}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tripshark.programs.analyst", "--json-config", json.dumps(config)],
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    with process.stdout:
+        assert select.select([process.stdout], [], [], 20)[0]
+        task = asyncio.ensure_future(AnalystClient(at).analyse(str(path), ABOUT))
+        child = await _tshark(process.pid)
+        process.kill()
+        process.wait()
+    with pytest.raises(Transient):
+        await task
+    await _until(lambda: not Path(f"/proc/{child}").exists() or _is_zombie(child))
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"socket": 1, "uid": "x"}', "null"])
 def test_a_bad_configuration_is_wrong_usage(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Exit 2 and the one error shape."""
@@ -331,8 +357,16 @@ async def test_a_silent_analyst_is_not_waited_for_for_ever(tmp_path: Path) -> No
             await AnalystClient(at, timeout_s=0.2).analyse(path, ABOUT)
 
 
-async def _tshark() -> int:
-    """The pid of our own child once it has become tshark."""
+def _is_zombie(pid: int) -> bool:
+    """Dead, and not yet reaped by whoever inherited it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+async def _tshark(parent: int = 0) -> int:
+    """The pid of the child (ours, or `parent`'s) once it has become tshark."""
     found: list[int] = []
 
     def look() -> bool:
@@ -342,7 +376,7 @@ async def _tshark() -> int:
             except OSError:
                 continue
             name, _, rest = text.partition("(")[2].rpartition(")")
-            if name == "tshark" and int(rest.split()[1]) == os.getpid():
+            if name == "tshark" and int(rest.split()[1]) == (parent or os.getpid()):
                 found.append(int(folder.name))
         return bool(found)
 

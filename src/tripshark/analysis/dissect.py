@@ -13,7 +13,7 @@ from tripshark.analysis.prose import summary
 from tripshark.analysis.sandbox import Policy
 from tripshark.errors import BadInput, Permanent
 from tripshark.formats import tshark
-from tripshark.model.finding import Findings, Question
+from tripshark.model.finding import Findings, Question, printable
 
 PLACES = ("/usr/local/bin/tshark", "/usr/bin/tshark", "/bin/tshark")
 HINT = "install it: apt-get install tshark"
@@ -50,7 +50,7 @@ async def version(program: str, empty: int, bounds: Bounds) -> tuple[str, tuple[
     try:
         return tshark.version(bytes(said)), ended.layers
     except BadInput as problem:
-        why = tshark.complaint(ended.stderr) or _how(ended, bounds)
+        why = printable(tshark.complaint(ended.stderr) or _how(ended, bounds))
         raise Permanent(f"tshark does not run here: {why}", where=program, hint=HINT) from problem
 
 
@@ -85,7 +85,7 @@ async def dissect(
     notes = []
     if not complete:
         said = tshark.complaint(ended.stderr)
-        why = f"{_how(ended, bounds)}{f': {said}' if said else ''}"
+        why = printable(f"{_how(ended, bounds)}{f': {said}' if said else ''}")
         if not lines.rows:
             raise Permanent(f"tshark could not read the file: {why}", where="analyst")
         notes.append(why)

@@ -403,7 +403,7 @@ def _number(value: Scalar) -> int:
     if isinstance(value, str) and len(value) <= 24:
         value = int(value, 0)
     if isinstance(value, int) and 0 <= value < _MAX_NUMBER:
-        return value
+        return int(value)  # newer versions write some flags as true and false
     raise ValueError("not a whole number in range")
 
 
