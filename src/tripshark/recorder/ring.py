@@ -52,7 +52,7 @@ def shape(budget: int, *, largest_frame: int, snaplen: int) -> Shape | None:
     have bigger blocks, so that a sweep stays short.
     """
     block = 256 * KIB if largest_frame > 65_536 and snaplen > 128 * KIB else 128 * KIB
-    while block < 1024 * KIB and budget // block > 96:
+    while block < 1024 * KIB and budget // block > 64:
         block *= 2
     count = budget // block
     return Shape(block, min(count, 65_535)) if count >= MIN_BLOCKS else None

@@ -10,9 +10,11 @@ from tripshark.recorder.loop import Loop, Timer
 from tripshark.recorder.ring import Ring
 
 _WINDOW_S, _BUSY = 0.05, 10  # wake-ups in so many seconds that make it busy: 200 a second
-_NAP_MIN_S, _NAP_MAX_S = 0.001, 0.020
-_HEADROOM = 0.25  # share of a ring that may fill up between two sweeps
-_QUIET_NAPS = 5
+_NAP_MIN_S, _NAP_FIRST_S, _NAP_MAX_S = 0.0005, 0.002, 0.020
+_SLEEPLESS_S = 1.0  # a ring too small for the shortest nap is served by wake-ups for so long
+_HEADROOM = 0.3  # share of a ring that may fill up between two sweeps
+_FULL = 0.95
+_QUIET_NAPS, _SHORT_NAPS = 5, 20
 _COUNT_S = 1.0  # a busy ring's counters are read so often, so that losses are located in time
 
 
@@ -34,8 +36,10 @@ class Sweeper:
         self._poll = select.epoll()
         self._rings: dict[int, Ring] = {}
         self._nap_s = 0.0
-        self._quiet = 0
-        self._window = (0.0, 0)
+        self._quiet = self._short = 0
+        self._rate = self._swept_s = 0.0
+        self._window = (0.0, 0)  # since when, how many wake-ups
+        self._sleepless_until = 0.0
         self._counter: Timer | None = None
         self.wakeups = 0
         loop.watch(self._poll.fileno(), self._woken)
@@ -61,23 +65,29 @@ class Sweeper:
         now = time.monotonic()
         if now - since > _WINDOW_S:
             self._window = (now, 1)
-        elif wakes < _BUSY:
+        elif wakes < _BUSY or now < self._sleepless_until:
             self._window = (since, wakes + 1)
         else:  # too many: from now on look every few milliseconds instead of being woken for each block
             self._window = (now, 0)
-            self._nap_s, self._quiet = 0.005, 0
+            self._nap_s, self._rate, self._swept_s = _NAP_FIRST_S, 0.0, now
+            self._quiet = self._short = 0
             self._loop.unwatch(self._poll.fileno())
             self._loop.later(self._nap_s, self._napped)
 
     def _napped(self) -> None:
         fullest = self._sweep()
         self._quiet = 0 if fullest else self._quiet + 1
-        if fullest > _HEADROOM:
-            self._nap_s /= 2
-        elif fullest < _HEADROOM / 2:
-            self._nap_s = min(self._nap_s * 1.25, _NAP_MAX_S)
-        if self._quiet >= _QUIET_NAPS or self._nap_s < _NAP_MIN_S:
-            self._nap_s = 0.0
+        now = time.monotonic()
+        passed_s, self._swept_s = now - self._swept_s, now
+        # rings per second; one that was full has run faster than we can know
+        rate = (fullest if fullest < _FULL else 2.0) / max(passed_s, 1e-4)
+        self._rate = max(rate, self._rate * 0.9)
+        wanted_s = _HEADROOM / max(self._rate, 1e-3)
+        self._nap_s = min(max(wanted_s, _NAP_MIN_S), _NAP_MAX_S)
+        self._short = self._short + 1 if wanted_s < _NAP_MIN_S else 0
+        if self._short > _SHORT_NAPS:  # the rings are too small to be left alone at all
+            self._sleepless_until = now + _SLEEPLESS_S
+        if self._quiet >= _QUIET_NAPS or self._short > _SHORT_NAPS:
             self._loop.watch(self._poll.fileno(), self._woken)
         else:
             self._loop.later(self._nap_s, self._napped)
