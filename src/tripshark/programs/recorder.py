@@ -157,7 +157,7 @@ def _work(config: RecorderConfig, pair: int, listener: int) -> int:
     except TripsharkError as problem:
         keeper.tell("failed", error=problem.as_json()["error"])
         return problem.exit_code
-    except OSError as problem:
+    except Exception as problem:
         log.exception("the recorder cannot go on")
         error = Permanent(f"the recorder cannot start: {problem}").as_json()["error"]
         with contextlib.suppress(OSError):

@@ -131,12 +131,15 @@ class _Link:
         try:
             if (message := self._joiner.feed(data)) is None:
                 return
-            queue = self._answers.get(field(message, "id", int))
+            id = field(message, "id", int)
         except BadInput as problem:
             self.close(f"the recorder cannot be understood: {problem.message}")
             return
         copies, self._copies = self._copies, []
-        if queue is not None:  # else: nobody waits any more
+        if id == 0:  # not about one request: we are refused altogether
+            for waiting in self._answers.values():
+                waiting.put_nowait(_Answer(message, copies))
+        elif (queue := self._answers.get(id)) is not None:  # else: nobody waits any more
             queue.put_nowait(_Answer(message, copies))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
+from tripshark.errors import Transient
 from tripshark.formats.wire import BlockRef, Json
 from tripshark.recorder.copies import Copy
 from tripshark.recorder.loop import Loop, Timer
@@ -102,6 +103,13 @@ class Follow:
         self._timer = None
         if self.ended or not self.peer.open:
             return
+        try:
+            self._deliver()
+        except OSError as problem:  # no memory, no descriptors
+            self.stop()
+            self.peer.refuse(self.id, Transient(f"following cannot go on: {problem}", after=1.0))
+
+    def _deliver(self) -> None:
         if self._sent - self._acked >= _UNACKED or not self.peer.listening:
             self._wake(_POLL_S)  # the ring is the queue; what is overwritten meanwhile is counted
             return

@@ -95,6 +95,11 @@ def watch(fd: int, path: str, mask: int) -> int:
     return check(_libc.inotify_add_watch(fd, os.fsencode(path), mask), path)
 
 
+def unwatch(fd: int, watch: int) -> None:
+    """Fails silently: the kernel may have ended the watch by itself."""
+    _libc.inotify_rm_watch(fd, watch)
+
+
 def memfd(name: str) -> int:
     """Anonymous memory that can be sealed; never executable where the kernel can promise it (6.3)."""
     flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING

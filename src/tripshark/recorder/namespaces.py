@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import struct
@@ -14,6 +13,7 @@ from tripshark.recorder import kernel
 
 T = TypeVar("T")
 
+_NAMES = kernel.IN_CREATE | kernel.IN_DELETE | kernel.IN_MOVED | kernel.IN_GONE
 _local = threading.local()
 
 
@@ -73,12 +73,20 @@ class Watch:
         self._arm()
 
     def _arm(self) -> None:
-        """Watch the directory, or the one it will appear in."""
-        mask = kernel.IN_CREATE | kernel.IN_DELETE | kernel.IN_MOVED | kernel.IN_GONE
-        with contextlib.suppress(OSError):
-            self._above = kernel.watch(self.fd, self._parent, kernel.IN_CREATE | kernel.IN_MOVED)
-        with contextlib.suppress(OSError):
-            self._here = kernel.watch(self.fd, self.directory, mask)
+        """Watch the directory; while there is none, the one it will appear in."""
+        self._here = self._try(self.directory, _NAMES)
+        if self._here < 0:
+            self._above = self._try(self._parent, kernel.IN_CREATE | kernel.IN_MOVED)
+            self._here = self._try(self.directory, _NAMES)  # it may have appeared just now
+        if self._here >= 0 and self._above >= 0:
+            kernel.unwatch(self.fd, self._above)
+            self._above = -1
+
+    def _try(self, path: str, mask: int) -> int:
+        try:
+            return kernel.watch(self.fd, path, mask)
+        except OSError:
+            return -1
 
     def names(self) -> set[str]:
         """Every name there is now."""

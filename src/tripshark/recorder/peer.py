@@ -96,9 +96,12 @@ class Peer:
         return not self._out
 
     def _ready(self, events: int) -> None:
+        if events & (select.EPOLLHUP | select.EPOLLERR):  # nobody is there to read an answer
+            self.close()
+            return
         if events & select.EPOLLOUT:
             self._flush()
-        if events & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR) and self.open:
+        if events & select.EPOLLIN and self.open:
             self._read()
 
     def _read(self) -> None:

@@ -59,6 +59,7 @@ class Recorded:
     visiting: bool = False
     visit_again: bool = False
     visited: bool = False
+    visit_began_s: float = 0.0
 
     @property
     def alive(self) -> bool:

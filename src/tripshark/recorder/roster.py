@@ -118,6 +118,8 @@ class Roster:
                 if item.fd >= 0:
                     os.close(item.fd)
         for target in list(self.targets.values()):
+            for ring in target.rings.values():  # in case the one before us died amid a swap
+                kernel.attach_filter(ring.sock, self.filters.program(ring.interface.hardware_type))
             if target.alive:
                 self._resume(target)
             else:
@@ -204,7 +206,6 @@ class Roster:
         stood_still = ring.hand_back() >= ring.shape.blocks - 1
         if ring.count(now, stopped_ns) and stood_still:
             ring.counters.gaps = [*ring.counters.gaps, (stopped_ns, now)][-64:]
-        kernel.attach_filter(sock, self.filters.program(known.interface.hardware_type))
         target.rings[known.interface.ifindex] = ring
         self.sweeper.add(ring)
         self._keeper.put(f"ring:{ring.id}", ring_facts(ring))
@@ -412,6 +413,7 @@ class Roster:
             self._settle(target)
             return
         target.visiting, target.visit_again = True, False
+        target.visit_began_s = time.monotonic()
         path, inode, bell = min(target.paths), target.inode, target.bell
 
         def work() -> tuple[socket.socket, dict[int, Link]]:
@@ -450,7 +452,8 @@ class Roster:
         target.bell = bell
         self._compare(target, links)
         self._settle(target)
-        self._loop.later(_VISIT_S, lambda: self._arm(target))
+        took_s = time.monotonic() - target.visit_began_s  # thousands of interfaces take long
+        self._loop.later(max(_VISIT_S, 10 * took_s), lambda: self._arm(target))
 
     def _arm(self, target: Recorded) -> None:
         """Listen to the doorbell again, or look at once if it rang meanwhile."""
