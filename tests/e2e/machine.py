@@ -124,7 +124,9 @@ class Machine:
             )
         )
         folder.chmod(0o755)
-        for parent in folder.parents:  # pytest's folders are root's alone; the responder is not root
+        for (
+            parent
+        ) in folder.parents:  # pytest's folders are root's alone; the responder is not root
             if parent == Path("/tmp"):
                 break
             with contextlib.suppress(OSError):
@@ -226,9 +228,13 @@ class Machine:
 
         def found() -> dict[str, object]:
             for target in self.get("/v1/targets")["targets"]:  # type: ignore[attr-defined]
-                if target["name"] == f"netns:{netns}" and any(
-                    ring["live"] and ring["interface"] == interface for ring in target["rings"]
-                ) and target["addresses"]:
+                if (
+                    target["name"] == f"netns:{netns}"
+                    and any(
+                        ring["live"] and ring["interface"] == interface for ring in target["rings"]
+                    )
+                    and target["addresses"]
+                ):
                     return dict(target)
             return {}
 

@@ -25,12 +25,18 @@ pytestmark = [pytest.mark.root, requires_root]
 KILLS = 50
 
 
-def start(machine: Callable[..., Machine], network: Network, **config: object) -> tuple[Machine, str, str]:
+def start(
+    machine: Callable[..., Machine], network: Network, **config: object
+) -> tuple[Machine, str, str]:
     made = machine(
         recorder={"include": [f"ts-{network.prefix}-*"]},
         targets={
             "static": [
-                {"netns": f"ts-{network.prefix}-pod", "namespace": "payments", "pod": "checkout-7d9f"}
+                {
+                    "netns": f"ts-{network.prefix}-pod",
+                    "namespace": "payments",
+                    "pod": "checkout-7d9f",
+                }
             ]
         },
         **config,
@@ -114,14 +120,18 @@ def test_the_responder_is_killed_fifty_times_under_load(
     def missing() -> set[str]:
         with sqlite3.connect(f"file:{tripshark.data}/catalogue.sqlite?mode=ro", uri=True) as base:
             known = {row[0] for row in base.execute("select id from alerts")}
-            (position,) = base.execute("select value from state where name = 'position'").fetchone()
+            (position,) = base.execute(
+                "select value from state where name = 'position'"
+            ).fetchone()
         # repeats of one meaning within an incident are counted on their first row, once there are many rows
         return {each for each in promised - known if int(each[2:]) > position}
 
     wait_for(lambda: not missing(), "every promised alert to be worked off", seconds=60)
     with sqlite3.connect(f"file:{tripshark.data}/catalogue.sqlite?mode=ro", uri=True) as base:
         (counted,) = base.execute("select sum(1 + repeats) from alerts").fetchone()
-        states = dict(base.execute("select state, count(*) from incidents group by state").fetchall())
+        states = dict(
+            base.execute("select state, count(*) from incidents group by state").fetchall()
+        )
         words = dict(base.execute("select word, count(*) from incidents group by word").fetchall())
     assert counted >= len(promised)
     assert set(states) <= {"sealed", "empty"}
@@ -130,7 +140,7 @@ def test_the_responder_is_killed_fifty_times_under_load(
     assert len(folders) == sum(states.values())
     assert not any((tripshark.data / "drafts").iterdir())
     for folder in folders:
-        assert verify(folder).ok, folder
+        assert verify(folder, data=tripshark.data).ok, folder
 
 
 @pytest.mark.timeout(120)
@@ -163,7 +173,9 @@ def test_the_recorder_is_killed_during_a_capture(
     worker = worker_of(tripshark.pids["recorder"])
     os.kill(worker, signal.SIGKILL)
     wait_for(
-        lambda: worker_of(tripshark.pids["recorder"]) not in (0, worker), "a new recorder", seconds=10
+        lambda: worker_of(tripshark.pids["recorder"]) not in (0, worker),
+        "a new recorder",
+        seconds=10,
     )
     (incident,) = tripshark.wait_sealed()
     from tripshark.formats import pcapng

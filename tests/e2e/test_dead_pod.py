@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from tests.e2e.conftest import requires_root
-from tests.e2e.machine import Machine, Network, evidence_files, falco_event, manifest, run, tshark, wait_for
+from tests.e2e.machine import (
+    Machine,
+    Network,
+    evidence_files,
+    falco_event,
+    manifest,
+    run,
+    tshark,
+    wait_for,
+)
 
 pytestmark = [pytest.mark.root, requires_root, pytest.mark.timeout(120)]
 
@@ -24,7 +32,11 @@ def test_the_pod_and_its_veth_are_gone_and_the_alert_comes_30_s_later(
         recorder={"include": [f"ts-{network.prefix}-*"]},
         targets={
             "static": [
-                {"netns": f"ts-{network.prefix}-pod", "namespace": "payments", "pod": "checkout-7d9f"}
+                {
+                    "netns": f"ts-{network.prefix}-pod",
+                    "namespace": "payments",
+                    "pod": "checkout-7d9f",
+                }
             ]
         },
     )
@@ -57,9 +69,7 @@ def test_the_pod_and_its_veth_are_gone_and_the_alert_comes_30_s_later(
     )
     unpinned_after = time.monotonic() - died
     wait_for(lambda: time.monotonic() - died > LATER, "the alert's time", seconds=LATER + 5)
-    tripshark.post(
-        falco_event(time_ns=t0_ns, connection=f"10.66.0.1:{port}->10.66.0.2:4444")
-    )
+    tripshark.post(falco_event(time_ns=t0_ns, connection=f"10.66.0.1:{port}->10.66.0.2:4444"))
     (incident,) = tripshark.wait_sealed()
     (path,) = evidence_files(incident)
     flags = tshark(path, "-Y", "tcp", "-T", "fields", "-e", "tcp.flags.str", "-e", "tcp.len")
@@ -78,7 +88,11 @@ def test_a_tombstone_expires(machine: Callable[..., Machine], network: Network) 
         recorder={"include": [f"ts-{network.prefix}-*"], "tombstone": "1s"},
         targets={
             "static": [
-                {"netns": f"ts-{network.prefix}-pod", "namespace": "payments", "pod": "checkout-7d9f"}
+                {
+                    "netns": f"ts-{network.prefix}-pod",
+                    "namespace": "payments",
+                    "pod": "checkout-7d9f",
+                }
             ]
         },
     )
@@ -88,14 +102,14 @@ def test_a_tombstone_expires(machine: Callable[..., Machine], network: Network) 
     run("ip", "netns", "exec", pod, "ping", "-c1", "-W2", "10.66.0.2")
     network.delete(pod)
     wait_for(
-        lambda: not any(
-            target["name"] == f"netns:{pod}"
-            for target in tripshark.get("/v1/targets")["targets"]  # type: ignore[attr-defined]
+        lambda: (
+            not any(
+                target["name"] == f"netns:{pod}"
+                for target in tripshark.get("/v1/targets")["targets"]  # type: ignore[attr-defined]
+            )
         ),
         "the tombstone to expire",
     )
     tripshark.post(falco_event())
-    refusal = wait_for(
-        lambda: tripshark.get("/v1/refusals")["refusals"], "a stored refusal"
-    )
+    refusal = wait_for(lambda: tripshark.get("/v1/refusals")["refusals"], "a stored refusal")
     assert "no_target" in str(refusal) or "expired" in str(refusal)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from tests.store.test_vault import ID, OPENED_NS, make_manifest, make_sealed, make_vault
 
-from tripshark.errors import BadInput, NotFound, NotVerified
+from tripshark.errors import BadInput, NotFound
 from tripshark.model.evidence import IncidentId, SealedFile, manifest_json, read_manifest
 from tripshark.store import custody
 from tripshark.store import verify as verify_module
@@ -77,18 +77,17 @@ def test_what_was_sealed_verifies(tmp_path: Path) -> None:
     assert verify(tmp_path / "copy", key=tmp_path / "keys" / "signing.pub").ok
 
 
-def test_without_a_key_the_signature_is_unknown(tmp_path: Path) -> None:
-    """Then not everything holds, and the answer says which key claims to have signed."""
+def test_without_a_key_the_manifests_own_is_used_and_said(tmp_path: Path) -> None:
+    """Nothing changed since the sealing; whose key it was only a key that is given can tell."""
     folder = _sealed(tmp_path)
     result = verify(folder)
-    assert not result.ok
-    assert _failed(result) == []
-    (unknown,) = [check for check in result.checks if check.state is State.UNKNOWN]
-    assert unknown.name == "signature"
-    assert Signer.of(tmp_path / "keys").key_id[:16] in unknown.words
-    with pytest.raises(NotVerified, match="signature"):
-        result.require()
-    assert verify(folder, data=tmp_path / "nowhere").checks == result.checks
+    assert result.ok
+    (signed,) = [check for check in result.checks if check.name == "signature"]
+    assert "--key FILE says whose" in signed.words
+    assert Signer.of(tmp_path / "keys").key_id[:16] in signed.words
+    stranger = Signer.of(tmp_path / "elsewhere")
+    assert stranger.key_id[:16] not in signed.words
+    assert not verify(folder, key=tmp_path / "elsewhere" / "signing.pub").ok
 
 
 def test_another_key_does_not_verify(tmp_path: Path) -> None:

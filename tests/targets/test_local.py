@@ -17,12 +17,21 @@ FULL = "d732c48fd7f5" + "0" * 52
 
 
 def target(
-    name: str, address: str = "", *, inode: int = 1, since_s: int = 0, gone_s: int = 0, key: str = ""
+    name: str,
+    address: str = "",
+    *,
+    inode: int = 1,
+    since_s: int = 0,
+    gone_s: int = 0,
+    key: str = "",
 ) -> Target:
     ring = RingState(
         ring=name + key,
         interface=Interface(
-            name="eth0", ifindex=2, hardware_type=1, addresses=(f"{address}/24",) if address else ()
+            name="eth0",
+            ifindex=2,
+            hardware_type=1,
+            addresses=(f"{address}/24",) if address else (),
         ),
         live=not gone_s,
         bytes=0,
@@ -68,9 +77,7 @@ def local(recorded: Recorded, now_s: int = 1000) -> LocalTargets:
 
 
 def alert(**fields: object) -> Alert:
-    return replace(
-        an_alert(time_ns=900 * S), **{"namespace": None, "pod": None, **fields}
-    )
+    return replace(an_alert(time_ns=900 * S), **{"namespace": None, "pod": None, **fields})
 
 
 CASES = {
@@ -78,11 +85,15 @@ CASES = {
     "container, 12 digits": (alert(container_id="d732c48fd7f5"), "netns:shop0"),
     "process": (alert(pid=77), "netns:shop0"),
     "client address": (
-        alert(connection=Connection(client=Endpoint(ip_address("10.0.0.7"), 1), server=Endpoint())),
+        alert(
+            connection=Connection(client=Endpoint(ip_address("10.0.0.7"), 1), server=Endpoint())
+        ),
         "netns:shop0",
     ),
     "server address (flipped)": (
-        alert(connection=Connection(client=Endpoint(), server=Endpoint(ip_address("10.0.0.7"), 1))),
+        alert(
+            connection=Connection(client=Endpoint(), server=Endpoint(ip_address("10.0.0.7"), 1))
+        ),
         "netns:shop0",
     ),
     "host": (alert(on_host=True), "host"),
@@ -96,7 +107,9 @@ CASES = {
     "nothing": (alert(), None),
     "unknown pod": (alert(namespace="payments", pod="other"), None),
     "loopback address": (
-        alert(connection=Connection(client=Endpoint(ip_address("127.0.0.1"), 1), server=Endpoint())),
+        alert(
+            connection=Connection(client=Endpoint(ip_address("127.0.0.1"), 1), server=Endpoint())
+        ),
         None,
     ),
     "short container id": (alert(container_id="d732"), None),
@@ -108,7 +121,9 @@ async def test_an_alert_is_resolved_by_what_it_can_be_trusted_for(name: str) -> 
     """Container, pod, process, address, host; else nothing, with the reason."""
     asked, wanted = CASES[name]
     machine = Recorded(
-        target("netns:shop0", "10.0.0.7", inode=42), target("host", "192.0.2.1"), processes={77: 42}
+        target("netns:shop0", "10.0.0.7", inode=42),
+        target("host", "192.0.2.1"),
+        processes={77: 42},
     )
     answer = await local(machine).resolve(asked)
     assert (answer.target.name if answer.target else None) == wanted
@@ -135,7 +150,9 @@ async def test_a_name_used_again_belongs_to_whoever_held_it_then() -> None:
 
 async def test_two_holders_of_one_address_are_nobody() -> None:
     """An address alone is only believed when it is unambiguous."""
-    machine = Recorded(target("netns:a", "10.0.0.7", key="a"), target("netns:b", "10.0.0.7", key="b"))
+    machine = Recorded(
+        target("netns:a", "10.0.0.7", key="a"), target("netns:b", "10.0.0.7", key="b")
+    )
     connection = Connection(client=Endpoint(ip_address("10.0.0.7"), 1), server=Endpoint())
     assert (await local(machine).resolve(alert(connection=connection))).target is None
 

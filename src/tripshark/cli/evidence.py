@@ -23,7 +23,7 @@ from tripshark.cli.common import (
     printable,
     settings_of,
 )
-from tripshark.errors import BadInput, NotFound
+from tripshark.errors import BadInput, NotFound, TripsharkError
 from tripshark.formats import pcap, pcapng
 from tripshark.model.incident import Incident
 from tripshark.programs.accounts import current
@@ -87,9 +87,9 @@ async def _export(settings: Settings, id: str, format: str) -> tuple[Incident, b
                 content = timeline(found, rows, folder)
         try:
             store.vault.custody(found.id, "exported", current().name, {"format": format})
-        except OSError as problem:
+        except TripsharkError as problem:
             err.print(
-                f"[yellow]the export could not be noted in custody.jsonl: {problem.strerror}[/]"
+                f"[yellow]the export could not be noted in custody.jsonl: {printable(problem)}[/]"
             )
         return found, content
 
@@ -128,7 +128,7 @@ def verify(
     folder = Path(what)
     if not folder.is_dir():
         folder = asyncio.run(_folder(settings, what))
-    result = recompute(folder, key=key, data=_data_of(folder) or settings.data)
+    result = recompute(folder, key=key, data=settings.data)
     if as_json:
         emit({"folder": str(folder), "verified": result.ok, "checks": plain(result.checks)})
     else:
@@ -138,12 +138,6 @@ def verify(
         out.print("[green]verified[/]" if result.ok else "[red]NOT verified[/]")
     if not result.ok:
         raise typer.Exit(3)
-
-
-def _data_of(folder: Path) -> Path | None:
-    """The data folder that evidence lies in, where it still does: <data>/evidence/2026/11/23/<id>."""
-    above = folder.resolve().parents
-    return above[4] if len(above) > 4 and above[3].name == "evidence" else None
 
 
 async def _folder(settings: Settings, id: str) -> Path:

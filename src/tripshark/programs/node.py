@@ -40,9 +40,8 @@ from tripshark.ingest.webhook import Webhook
 from tripshark.ingest.witness import Witnesses
 from tripshark.model import retention
 from tripshark.model.evidence import IncidentId
-from tripshark.model.incident import Incident, State
+from tripshark.model.incident import State
 from tripshark.model.rule import RuleSet
-from tripshark.ports import Query
 from tripshark.programs import parts
 from tripshark.programs.clock import SystemClock, clock_facts, clock_source
 from tripshark.programs.privilege import give_up
@@ -383,23 +382,19 @@ def _to_pcap(source: Path, destination: Path) -> None:
 async def _retain(
     settings: Settings, catalogue: SqlCatalogue, vault: FolderVault, clock: SystemClock
 ) -> None:
-    """Remove what is too old, or too much; the record stays."""
-    kept: dict[IncidentId, Incident] = {}
-    cursor = None
-    while page := await catalogue.incidents(Query(before=cursor, limit=500)):
-        kept |= {each.id: each for each in page if each.state in (State.SEALED, State.EMPTY)}
-        cursor = page[-1].id
+    """Remove what is too old, or too much; the record stays, and a legal hold is respected."""
+    kept, drafts = await asyncio.to_thread(lambda: (vault.kept(), vault.draft_bytes()))
     for removal in retention.overdue(
-        [
-            retention.Kept(incident=each.id, sealed_ns=each.sealed_ns, bytes=each.bytes)
-            for each in kept.values()
-        ],
+        kept,
         now_ns=clock.now_ns(),
         budget=parts.disk_budget(settings),
+        other_bytes=drafts,
     ):
         await asyncio.to_thread(vault.remove, removal.incident, removal.why)
-        removed = replace(kept[removal.incident], state=State.REMOVED, problem=removal.why)
-        await catalogue.put(incidents=[removed])
+        known = await catalogue.incident(removal.incident)
+        if known is not None:
+            removed = replace(known, state=State.REMOVED, problem=removal.why)
+            await catalogue.put(incidents=[removed])
         log.info("removed", incident=removal.incident, why=removal.why)
 
 

@@ -18,7 +18,7 @@ def keep_reach() -> None:
     moved: dict[str, str] = {}
     for entry in {sys.prefix, sys.base_prefix, *sys.path}:
         folder = os.path.realpath(entry) if entry else ""
-        if folder and os.path.isdir(folder) and not _open_to_all(Path(folder)):
+        if folder and Path(folder).is_dir() and not _open_to_all(Path(folder)):
             descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             for name in {entry, folder}:
                 moved[name] = f"/proc/self/fd/{descriptor}"
@@ -43,6 +43,7 @@ def keep_reach() -> None:
 def _open_to_all(folder: Path) -> bool:
     """Everybody may enter it and every folder above it."""
     return all(
-        each.stat().st_mode & stat.S_IXOTH and (each != folder or each.stat().st_mode & stat.S_IROTH)
+        each.stat().st_mode & stat.S_IXOTH
+        and (each != folder or each.stat().st_mode & stat.S_IROTH)
         for each in (folder, *folder.parents)
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import msgspec
 import structlog
 
-from tripshark.errors import BadInput, Denied, NotFound, Permanent, Transient, TripsharkError
+from tripshark.errors import Denied, NotFound, Transient, TripsharkError
 from tripshark.formats import bpf, falco
 from tripshark.formats.wire import Frozen
 from tripshark.model.alert import Accepted, Alert, AlertId, Json, Priority, meaning
@@ -285,12 +285,16 @@ class Runner:
         opened.running += 1
         self._add_row(opened, record, alert, key, batch)
         batch.incidents[opened.incident.id] = opened.incident
+        if isinstance(
+            frozen, Frozen
+        ):  # its rings as they were at the freeze, its identity as we know it
+            target = replace(frozen.target, identity=target.identity)
         batch.starts.append(
             _Start(
                 opened,
                 key,
                 plan,
-                frozen.target if isinstance(frozen, Frozen) else target,
+                target,
                 frozen if isinstance(frozen, Frozen) else None,
                 record.received_ns,
             )
@@ -623,7 +627,7 @@ class Runner:
                     "findings.json",
                     msgspec.json.format(msgspec.json.encode(findings), indent=2) + b"\n",
                 )
-            except (Transient, Permanent, BadInput) as problem:
+            except TripsharkError as problem:
                 log.warning("no findings", incident=incident.id, problem=str(problem))
                 await self._update(incident.id, problem=f"no findings: {problem.message}")
                 return

@@ -48,6 +48,7 @@ class Signer:
     def __init__(self, key: Ed25519PrivateKey) -> None:
         self._key = key
         self.key_id = key_id(key.public_key())
+        self.public_key = base64.b64encode(key.public_key().public_bytes_raw()).decode()
 
     @classmethod
     def of(cls, folder: Path) -> Signer:
@@ -122,6 +123,14 @@ def public_key(path: Path) -> Ed25519PublicKey:
             hint=f"the public half is <data>/keys/{PUBLIC} of the machine that sealed",
         )
     return key
+
+
+def public_key_of(text: str) -> Ed25519PublicKey:
+    """The key that a manifest names: 32 bytes in base64. Raises `NotVerified`."""
+    try:
+        return Ed25519PublicKey.from_public_bytes(base64.b64decode(text, validate=True))
+    except ValueError as error:
+        raise _not("the manifest names a public key that is none") from error
 
 
 def check(envelope: bytes, *, incident: str, manifest: bytes, key: Ed25519PublicKey) -> None:

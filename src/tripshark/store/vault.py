@@ -290,6 +290,7 @@ class FolderVault:
                     "algorithm": "Ed25519",
                     "file": signature.NAME,
                     "key_id": signer.key_id,
+                    "public_key": signer.public_key,
                 },
             },
         )

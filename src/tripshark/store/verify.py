@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
 from tripshark.errors import NotFound, NotVerified, TripsharkError
 from tripshark.formats import pcapng
 from tripshark.model.evidence import (
@@ -89,7 +91,8 @@ def verify(folder: Path, *, key: Path | None = None, data: Path | None = None) -
     """Recompute everything. Takes as long as reading the files does: call it in a thread.
 
     The signature is checked with the public key in `key`, else with the one in the data folder `data` (trusted
-    because it was there first), else it stays unknown. Raises `NotFound` where there is no folder, and for a `key`
+    because it was there first), else with the one that the manifest names (which proves that nothing changed since
+    the sealing, not who sealed). Raises `NotFound` where there is no folder, and for a `key`
     that cannot be read what `signature.public_key` raises; whatever is wrong with the evidence is in the answer.
     """
     try:
@@ -207,13 +210,9 @@ def _check_signature(
     key: Path | None,
     data: Path | None,
 ) -> None:
-    trusted = f"{key}, as given"
-    if key is None and data is not None and (data / "keys" / signature.PUBLIC).is_file():
-        key = data / "keys" / signature.PUBLIC
-        trusted = f"{key}, trusted only because it was there first"
-    public = None if key is None else signature.public_key(key)
     try:
         envelope = _content(fd, signature.NAME, signature.MAX_BYTES)
+        public, trusted = _trusted(manifest, signature.signers(envelope), key, data)
         if public is None:
             names = ", ".join(each[:16] for each in signature.signers(envelope)) or "nobody"
             report.unknown(
@@ -225,6 +224,25 @@ def _check_signature(
         report.failed("signature", error.message)
     else:
         report.ok("signature", f"by key {signature.key_id(public)[:16]} ({trusted})")
+
+
+def _trusted(
+    manifest: Manifest, signers: tuple[str, ...], key: Path | None, data: Path | None
+) -> tuple[Ed25519PublicKey | None, str]:
+    """The key to check with, and why it is believed. Only a key that was given says whose hand it was."""
+    if key is not None:
+        return signature.public_key(key), f"{key}, as given"
+    own = None if data is None else data / "keys" / signature.PUBLIC
+    if own is not None and own.is_file():
+        public = signature.public_key(own)
+        if signature.key_id(public) in signers:
+            return public, f"{own}, trusted only because it was there first"
+    told = manifest.details.get("signature")
+    text = told.get("public_key") if isinstance(told, dict) else None
+    if isinstance(text, str):
+        words = "as the manifest itself names it; --key FILE says whose key it is"
+        return signature.public_key_of(text), words
+    return None, ""
 
 
 def _check_custody(report: _Report, fd: int, digest: str) -> None:
