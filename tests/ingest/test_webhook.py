@@ -406,3 +406,31 @@ async def test_any_bytes_get_one_of_the_documented_answers(
     assert (b"content-type", b"application/json") in sent[0]["headers"]
     document = json.loads(sent[1]["body"])
     assert set(document) in ({"error"}, {"alert", "duplicate", "incident"})
+
+
+async def test_a_body_that_does_not_come_is_given_up_on(serve, event, meter, monkeypatch) -> None:
+    """408 after a while: a half request must not wait for ever."""
+    monkeypatch.setattr("tripshark.ingest.webhook.BODY_SECONDS", 0.1)
+    async with serve() as port:
+        answer = await raw(
+            port,
+            b"POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 100\r\n\r\n{",
+        )
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert meter.counts == {("webhook", "too_slow"): 1}
+
+
+async def test_a_sender_that_goes_away_within_the_body_hurts_nobody(serve, event, intake) -> None:
+    """Half an alert is no alert; the next one is taken."""
+    async with serve() as port, client(port) as http:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(
+            b"POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 5000\r\n\r\n" + event()[:50]
+        )
+        await writer.drain()
+        writer.close()
+        answer = await http.post("/", content=event(), headers=JSON)
+    assert answer.status_code == 202
+    assert len(intake.taken) == 1
