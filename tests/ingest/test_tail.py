@@ -232,6 +232,20 @@ def test_an_unreadable_memory_is_an_error_with_a_remedy(log: Log) -> None:
         log.tail()
 
 
+def test_a_memory_of_another_file_is_not_used(log: Log, tmp_path: Path) -> None:
+    """When the configured paths change places, no place of one file is taken for the other's."""
+    log.write(3)
+    tail = log.tail(from_start=True)
+    assert log.drain(tail) == log.written
+    tail.close()
+    other = tmp_path / "other.json"
+    other.write_bytes(b"one\ntwo\n")
+    tail = Tail(other, log.state, from_start=True)
+    assert log.drain(tail) == [b"one", b"two"]
+    assert tail.counts.lost_total == 0
+    tail.close()
+
+
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(["write", "rotate", "copy_truncate", "restart", "late", "wait"]),

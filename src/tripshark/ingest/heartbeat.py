@@ -7,6 +7,7 @@ late, a restart, a rising drop counter, or more matches than alerts each say tha
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -143,6 +144,7 @@ class Heartbeats:
     started_ns: int = 0  # now, when we started
     problem: str = ""
     _falcos: dict[str, _Watched] = field(default_factory=dict)
+    _writing: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         if self.path is None:
@@ -219,8 +221,9 @@ class Heartbeats:
         state = msgspec.json.encode(_State(alive_ns=now_ns, falcos=list(self._falcos.values())))
         beside = self.path.with_name(self.path.name + ".new")
         try:
-            beside.write_bytes(state)
-            beside.replace(self.path)
+            with self._writing:  # a program may call this from a thread
+                beside.write_bytes(state)
+                beside.replace(self.path)
         except OSError as error:  # a full disk must not cost an alert its 202
             self.problem = f"heartbeats are not remembered: {error.strerror}: {self.path}"
         else:

@@ -37,6 +37,13 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     skipping: bool = False  # within an over-long line
 
 
+class _Memory(msgspec.Struct, frozen=True):
+    """The state file: places are worth something only for the path they belong to."""
+
+    path: str
+    places: tuple[Place, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
     """What was passed over, since the tail was opened."""
@@ -300,13 +307,13 @@ class Tail:
         if not places or places == self._saved:
             return
         beside = self._state.with_name(self._state.name + ".new")
-        beside.write_bytes(msgspec.json.encode(places))
+        beside.write_bytes(msgspec.json.encode(_Memory(os.fspath(self._path), places)))
         beside.replace(self._state)
         self._saved = places
 
     def _load(self) -> tuple[Place, ...]:
         try:
-            return msgspec.json.decode(self._state.read_bytes(), type=tuple[Place, ...])
+            memory = msgspec.json.decode(self._state.read_bytes(), type=_Memory)
         except FileNotFoundError:
             return ()
         except msgspec.DecodeError as error:
@@ -315,6 +322,7 @@ class Tail:
                 where=str(self._state),
                 hint="remove the file; reading then begins anew",
             ) from error
+        return memory.places if memory.path == os.fspath(self._path) else ()
 
     def close(self) -> None:
         for each in self._files:
