@@ -31,28 +31,14 @@ from pydantic import (
 )
 
 from tripshark.errors import BadInput
+from tripshark.formats.ruledocuments import SNAPLEN_FULL, SNAPLEN_HEADERS, snaplen
 from tripshark.model.units import SECONDS, SIZES, bytes_of, count_of, seconds_of
 
 DEFAULT_CONFIG = Path("/etc/tripshark/tripshark.yaml")
 SYSTEM_DATA = Path("/var/lib/tripshark")
 PREFIX = "TRIPSHARK_"
 
-SNAPLEN_FULL = 262_144
-SNAPLEN_HEADERS = 128  # Ethernet, two VLAN tags, IPv6, TCP with options: 14 + 8 + 40 + 60, rounded
-
 # ------------------------------------------------------------------------------------- words to numbers
-
-
-def snaplen_of(value: object) -> int:
-    """`full`, `headers` or bytes per packet. Raises `ValueError`."""
-    if value == "full":
-        return SNAPLEN_FULL
-    if value == "headers":
-        return SNAPLEN_HEADERS
-    number = bytes_of(value)
-    if not 14 <= number <= SNAPLEN_FULL:
-        raise ValueError(f"{value!r}: full, headers, or 14 to {SNAPLEN_FULL} bytes per packet")
-    return number
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +51,7 @@ class Unit:
 Bytes = Annotated[int, BeforeValidator(bytes_of), Field(ge=0), Unit("bytes")]
 Seconds = Annotated[float, BeforeValidator(seconds_of), Field(ge=0), Unit("duration")]
 Count = Annotated[int, BeforeValidator(count_of), Field(ge=0), Unit("count")]
-Snaplen = Annotated[int, BeforeValidator(snaplen_of), Unit("bytes per packet")]
+Snaplen = Annotated[int, BeforeValidator(snaplen), Unit("bytes per packet")]
 
 
 @dataclass(frozen=True, slots=True)
