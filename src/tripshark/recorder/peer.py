@@ -63,6 +63,7 @@ class Peer:
         request: Callable[[Peer, bytes], None],
         closed: Callable[[Peer], None],
     ) -> None:
+        self.refusal: TripsharkError | None = None  # why it is not served at all
         self.greeted = False
         self.open = True
         self.held: dict[int, Held] = {}

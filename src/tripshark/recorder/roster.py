@@ -19,9 +19,11 @@ from tripshark.model.target import TargetKey, TargetKind
 from tripshark.recorder import kernel, namespaces
 from tripshark.recorder.config import RecorderConfig
 from tripshark.recorder.copies import Budget, Copy, walk
+from tripshark.recorder.filters import Filters
 from tripshark.recorder.keeper import Item, Keeper
 from tripshark.recorder.links import Link, doorbell, hush, survey
 from tripshark.recorder.loop import Loop
+from tripshark.recorder.memory import quota, ring_shape
 from tripshark.recorder.recorded import (
     Recorded,
     Tombstone,
@@ -32,18 +34,15 @@ from tripshark.recorder.recorded import (
 from tripshark.recorder.ring import (
     ETHERNET,
     LOOPBACK,
-    MIN_BLOCKS,
     RAW_IP,
     Ring,
     Shape,
     open_ring,
-    shape,
 )
 from tripshark.recorder.sweeper import Sweeper
 
 log = logging.getLogger(__name__)
 
-_LEAST = MIN_BLOCKS * (128 << 10)
 _RINGS = 32  # per target: whoever lives in the namespace may make any number of interfaces
 _TOMBSTONES = 128  # per target, for the same reason
 _SWEEP_S = 5.0  # a slow look at everything, for what the kernel may have failed to tell
@@ -62,19 +61,6 @@ _HOST_SKIPS = (
     "team",
 )
 """Kinds that, on the host, carry what other recorded interfaces carry too."""
-
-
-class Filters:
-    """The kernel filter in force, by what a packet begins with."""
-
-    def __init__(self, ethernet: bytes, raw: bytes, snaplen: int) -> None:
-        self.snaplen = snaplen
-        self.ethernet = ethernet
-        self.raw = raw
-
-    def program(self, hardware_type: int) -> bytes:
-        own = self.ethernet if hardware_type in ETHERNET else self.raw
-        return own or kernel.returning(self.snaplen)
 
 
 class Roster:
@@ -300,15 +286,14 @@ class Roster:
         return target
 
     def _grant(self, target: Recorded) -> bool:
-        """Decide how much ring memory it gets: min(per_target, total/targets).
-
-        Late-comers leave three quarters of the rest to those who come after them.
-        """
-        rest = self._config.total - sum(each.quota for each in self._living())
-        share = min(self._config.per_target, self._config.total // max(1, len(self._living())))
-        if not self._initial:
-            share = min(share, max(rest // 4, _LEAST))
-        target.quota = share if _LEAST <= share <= rest else 0
+        """Decide how much ring memory it gets; whether it gets any."""
+        target.quota = quota(
+            per_target=self._config.per_target,
+            total=self._config.total,
+            granted=sum(each.quota for each in self._living()),
+            targets=len(self._living()),
+            late=not self._initial,
+        )
         target.problem = "" if target.quota else "over budget"
         self._keeper.put(f"target:{target.key}", target.facts())
         return target.quota > 0
@@ -500,29 +485,11 @@ class Roster:
         wanted.sort(key=lambda each: each.interface.hardware_type == LOOPBACK)
         fresh = sum(each.interface.hardware_type != LOOPBACK for each in wanted)
         for link in wanted:
-            form = self._shape(target, link, fresh)
+            form = ring_shape(target, link, fresh, self.filters.snaplen)
             if form is None:
                 target.unrecorded[link.interface.ifindex] = f"over budget: {link.interface.name}"
             else:
                 self._open(target, link, form)
-
-    def _shape(self, target: Recorded, link: Link, fresh: int) -> Shape | None:
-        """How big a ring: an eighth for loopback, most for the first interface, half the rest for later ones."""
-        quota, rest = target.quota, target.quota - target.ring_bytes
-        if link.interface.hardware_type == LOOPBACK:
-            sizes = [quota // 8]
-        else:
-            others = [e for e in target.rings.values() if e.interface.hardware_type != LOOPBACK]
-            first = len(others) == 0
-            best = quota * 5 // 8 if fresh == 1 else quota * 6 // 8 // fresh
-            sizes = [best if first else rest // 2, rest]
-        for size in sizes:
-            form = shape(
-                min(size, rest), largest_frame=link.largest_frame, snaplen=self.filters.snaplen
-            )
-            if form is not None:
-                return form
-        return None
 
     def _open(self, target: Recorded, link: Link, form: Shape) -> None:
         interface = link.interface

@@ -12,11 +12,12 @@ from tripshark.errors import BadInput, Denied, NotFound, Permanent, Transient, T
 from tripshark.formats.wire import MAX_MESSAGE, VERSION, Json, field, to_json, unpack
 from tripshark.model.target import TargetKey
 from tripshark.recorder.copies import Copy
+from tripshark.recorder.filters import Filters
 from tripshark.recorder.follow import Follow
 from tripshark.recorder.loop import Loop
 from tripshark.recorder.peer import Held, Peer, may_connect
 from tripshark.recorder.recorded import Recorded, ring_copy
-from tripshark.recorder.roster import Filters, Roster, summary
+from tripshark.recorder.roster import Roster, summary
 
 log = logging.getLogger(__name__)
 
@@ -58,10 +59,10 @@ class Service:
         self._peers.add(peer)
         if not may_connect(sock, uids=self._uids, gid=self._gid):
             hint = "run as the recorder's user or in the socket's group"
-            peer.refuse(0, Denied("the recorder does not serve this user", hint=hint))
-            peer.close()
+            peer.refusal = Denied("the recorder does not serve this user", hint=hint)
         elif len(self._peers) > _PEERS:
-            peer.refuse(0, Transient("the recorder serves too many clients"))
+            peer.refusal = Transient("the recorder serves too many clients")
+        if len(self._peers) > 2 * _PEERS:
             peer.close()
         else:
             self._loop.later(_GREETING_S, lambda: None if peer.greeted else peer.close())
@@ -72,6 +73,12 @@ class Service:
             self._follows.pop(key).stop()
 
     def _on_request(self, peer: Peer, data: bytes) -> None:
+        if (
+            peer.refusal is not None
+        ):  # only now: closing with a request unread would take the answer away
+            peer.refuse(0, peer.refusal)
+            peer.close()
+            return
         id = 0
         try:
             request = unpack(data)
