@@ -19,6 +19,7 @@ import binascii
 import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from types import MappingProxyType
 
@@ -341,6 +342,18 @@ _DIGITS = re.compile(r"[0-9]{1,5}")
 
 def _literal(text: str) -> Address | None:
     """An address as written; an IPv4 address mapped into IPv6 is IPv4 on the wire."""
+    return _parsed(text[:_LONGEST_ADDRESS])
+
+
+_LONGEST_ADDRESS = (
+    64  # the longest IPv6 text has 45 characters; hostile text must not fill the cache
+)
+
+
+@lru_cache(
+    maxsize=4096
+)  # the same few peers come again and again, and reading one costs as much as the JSON
+def _parsed(text: str) -> Address | None:
     try:
         address = ip_address(text.strip("[]").partition("%")[0])
     except ValueError:
