@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import re
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from tests.formats.making import make_packets
 
 from tripshark.errors import BadInput, Permanent
-from tripshark.formats import bpf, cbpf, libpcap, pcap
+from tripshark.formats import bpf, cbpf, libpcap, pcap, pcapfilter
 from tripshark.formats.packets import Packets
 
 CAPTURES = Path(__file__).parent.parent / "captures"
@@ -93,6 +95,19 @@ def test_any_program_runs_as_in_libpcap(
 
 def _program(*instructions: tuple[int, int, int, int]) -> bpf.Program:
     return bpf.Program(instructions=b"".join(struct.pack("=HBBI", *each) for each in instructions))
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_every_operation_alone_runs_as_in_libpcap(code: int) -> None:
+    """Each operation once, on registers and packets of different sizes, and what it left in A and in X."""
+    datas = [bytes(range(200, 200 + n)) for n in (0, 1, 2, 3, 4, 5, 8, 40)] + [bytes(40)]
+    k = 1 if code in (0x05, 0x02, 0x03, 0x60, 0x61) else 2
+    before = [(0x30, 0, 0, 0), (0x07, 0, 0, 0), (0x02, 0, 0, 1), (0x00, 0, 0, 0x80000003)]
+    for x in ([], [(0x01, 0, 0, 3)]):
+        for after in ([(0x16, 0, 0, 0)], [(0x87, 0, 0, 0), (0x16, 0, 0, 0)]):
+            padding = [(0x04, 0, 0, 5)] * 2
+            program = _program(*before, *x, (code, 1, 0, k), *padding, *after)
+            _agrees(program, make_packets(datas, length=[len(data) + 3 for data in datas]))
 
 
 @pytest.mark.parametrize("operation", [0x60, 0x70])
@@ -318,6 +333,29 @@ def test_what_is_no_filter_is_refused(expression: str) -> None:
         bpf.compile(expression, 1)
     assert caught.value.where
     assert caught.value.hint
+
+
+LOOKED_UP = """
+import sys
+from tripshark.errors import BadInput
+from tripshark.formats import libpcap
+for word in sys.argv[1:]:
+    try:
+        libpcap.compile_filter(f"host {word}", 1, 262144)
+    except BadInput as problem:
+        if "syntax error" not in problem.message:
+            print(word, problem.message)
+"""
+
+
+@pytest.mark.root
+def test_no_word_that_we_let_through_is_looked_up() -> None:
+    """libpcap knows every one of our words as a word of its language (asked where no name server can be reached)."""
+    command = ["unshare", "--net", sys.executable, "-c", LOOKED_UP, *sorted(pcapfilter._WORDS)]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    if answer.returncode and "Operation not permitted" in answer.stderr:
+        pytest.skip("needs root: a network namespace without a way out")
+    assert (answer.returncode, answer.stdout) == (0, ""), answer.stderr
 
 
 def test_an_expression_that_speaks_of_tags_is_taken_at_its_word() -> None:

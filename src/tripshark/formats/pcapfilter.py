@@ -48,7 +48,7 @@ _LANGUAGE: Final = """
     icmp6-multicastlistenerreportv2 icmp6-homeagentdiscoveryrequest
     icmp6-homeagentdiscoveryreply icmp6-mobileprefixsolicit icmp6-mobileprefixadvert
     icmp6-certpathsolicit icmp6-certpathadvert icmp6-multicastrouteradvert
-    icmp6-multicastroutersolicit icmp6-multicastroutertermination
+    icmp6-multicastroutersolicit
     tcpflags tcp-fin tcp-syn tcp-rst tcp-push tcp-ack tcp-urg tcp-ece tcp-cwr
 """
 """Words of pcap-filter(7). Left out: `protochain`, whose programs loop, `gateway`, which is always looked up,

@@ -52,8 +52,9 @@ def read(buffer: bytes | bytearray | memoryview) -> File:
     view = memoryview(buffer).cast("B")
     reader = _Reader(view)
     truncated_at = reader.walk()
+    data = np.frombuffer(view, np.uint8)
     for part in reader.parts:
-        bad = part.decode(np.frombuffer(view, np.uint8))
+        bad = part.decode(data)
         if bad is not None:
             return replace(read(view[:bad]), truncated_at=bad)
     comments: dict[int, tuple[str, ...]] = {}
@@ -208,9 +209,9 @@ class _Reader:
                 if at < len(self._view):
                     at += self._block(at)
         except _Garbage:
-            if self.parts:
+            if at:
                 return at
-        if not self.parts:
+        if not at:
             raise BadInput(
                 "not a pcapng file", where="its first bytes", hint="classic pcap is read by `pcap`"
             )
