@@ -82,7 +82,7 @@ class _Sessions:
         self._sessions.add(pid)
 
     def seconds(self) -> float:
-        total = sum(_scheduled(pid) for pid in _pids() if _session(pid) in self._sessions)
+        total = sum(scheduled(pid) for pid in _pids() if _session(pid) in self._sessions)
         if self._reaped:
             used = resource.getrusage(resource.RUSAGE_CHILDREN)
             total += used.ru_utime + used.ru_stime
@@ -103,7 +103,7 @@ def _session(pid: int) -> int:
         return -1
 
 
-def _scheduled(pid: int) -> float:
+def scheduled(pid: int) -> float:
     """Seconds on a CPU of all threads of a process."""
     total = 0
     with contextlib.suppress(OSError):
@@ -128,7 +128,7 @@ _SOFTIRQ = _kernel_threads("ksoftirqd")
 
 def softirq_seconds() -> float:
     """Of the kernel's threads that take over packets when a CPU has too many."""
-    return sum(_scheduled(pid) for pid in _SOFTIRQ)
+    return sum(scheduled(pid) for pid in _SOFTIRQ)
 
 
 def busy_seconds() -> float:

@@ -137,11 +137,16 @@ def _case(stage: Stage, recorder: Recorder, pod: str, case: _Case) -> tuple[Tabl
         ),
     }
     taken: dict[str, list[float]] = {name: [] for name in ways}
+    written: dict[str, int] = {}
     for _ in range(repetitions):
         for name, way in ways.items():
             if "-Y" in name and len(taken[name]) == 1:
                 continue  # seconds each; its figure is far from any of the others
             taken[name].append(way())
+            if "no filter" not in name:
+                written[name] = _count(stage, out)
+    if len(set(written.values())) != 1:
+        raise Failed(f"the programs do not agree on what matches: {written}")
     share = matched / len(everything)
     table = Table(
         title=f"{case.name}: {len(everything):,} packets, “{case.filter}” keeps {100 * share:.0f} %",
@@ -186,6 +191,11 @@ def _whole(path: Path) -> Callable[[list[RingCopy]], Packets]:
         return packets.compact()
 
     return write
+
+
+def _count(stage: Stage, path: Path) -> int:
+    """Packets in a file, as others count them."""
+    return int(stage.run(["capinfos", "-M", "-r", "-T", "-c", str(path)]).split()[-1])
 
 
 _INTERFACE = pcapng.Interface(name="eth0", linktype=ring.ETHERNET, snaplen=262_144)
