@@ -122,6 +122,12 @@ def test_tags_stand_in_the_bytes_again() -> None:
     assert packets.length.tolist() == [19, 24, 1004, 22, 5]
 
 
+def test_a_length_at_its_end_does_not_wrap() -> None:
+    """A tag on a packet that claims 4 GiB makes it no shorter."""
+    record = Record(data=ETHER, status=0x11, length=0xFFFF_FFFF)
+    assert decode(make_copy([Block(seq=1, records=[record])])).length.tolist() == [0xFFFF_FFFF]
+
+
 def test_links_without_addresses_have_no_tags() -> None:
     """On a tunnel the status bits mean nothing to us, and the bytes stay."""
     record = Record(data=b"\x45" + bytes(30), status=0x51, tci=1, tpid=0x8100)

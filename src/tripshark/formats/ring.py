@@ -59,6 +59,7 @@ _VLAN_VALID = 0x10
 _VLAN_TPID_VALID = 0x40
 _PACKET_OUTGOING = 4
 _TPID = 0x8100
+_LONGEST = np.uint32(0xFFFF_FFFF - 4)
 _MACS = 12  # the tag stands behind both addresses
 _PARALLEL = 16  # blocks from which walking all of them at once is quicker than one by one
 
@@ -237,7 +238,7 @@ def _with_tags(packets: Packets, tagged: NDArray[np.intp], head: NDArray[np.void
     start, caplen, length = packets.start.copy(), packets.caplen.copy(), packets.length.copy()
     start[tagged] -= 4
     caplen[tagged] += np.uint32(4)
-    length[tagged] += np.uint32(4)
+    length[tagged] = np.minimum(length[tagged], _LONGEST) + np.uint32(4)
     at = start[tagged]
     known = ((head["status"] & _VLAN_TPID_VALID) != 0) & (head["tpid"] != 0)
     tags = np.empty((len(tagged), 2), ">u2")
