@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import struct
 import subprocess
@@ -16,7 +17,7 @@ from tests.e2e.machine import Machine, evidence_files, falco_event, manifest
 from bench import product
 from bench.figures import ms, number, percentile
 from bench.report import Section, Table, Verdict
-from bench.stage import POD, WORLD, Failed, Stage
+from bench.stage import POD, WORLD, Failed, Stage, until
 from tripshark.formats import pcapng
 from tripshark.recorder.config import MIB
 
@@ -55,11 +56,11 @@ def measure(stage: Stage) -> Section:
     tools = _tools(stage, pod, 4 if stage.quick else 15)
     stage.say(f"{count} alerts")
     posted = _alerts(machine, count)
-    (incident,) = machine.wait_sealed(seconds=120)
-    told = manifest(incident)
-    captured, problems = _numbers(evidence_files(incident))
+    _all_decided(machine, count)
+    incidents = machine.wait_sealed(seconds=120)
+    captured, problems = _numbers([evidence_files(each) for each in incidents])
     section.tables += [
-        _frozen(machine, told, posted),
+        _frozen(machine, [manifest(each) for each in incidents], posted),
         _first(tools, posted, captured, began_ns),
     ]
     section.verdicts.append(
@@ -111,10 +112,27 @@ def _alerts(machine: Machine, count: int) -> dict[int, int]:
     return posted
 
 
-def _frozen(machine: Machine, told: dict[str, object], posted: dict[int, int]) -> Table:
-    details = dict(told["details"])  # type: ignore[call-overload]
-    received = {each["time_ns"]: each["received_ns"] for each in details["why"]["alerts"]}
-    captures = [each for each in details["what"]["captures"] if each["frozen_ns"]]
+def _all_decided(machine: Machine, count: int) -> None:
+    """Every alert has led to a freeze, or to a refusal (which is not what is to be measured)."""
+
+    def decided() -> bool:
+        frozen = product.histogram(machine, "tripshark_alert_to_frozen_seconds")
+        return max(frozen.values()) >= count or bool(_refusals(machine))
+
+    until(decided, "every alert to be decided", 60)
+    if refused := _refusals(machine):
+        raise Failed(f"alerts were refused: {json.dumps(refused)[:1000]}")
+
+
+def _frozen(
+    machine: Machine, manifests: Sequence[dict[str, object]], posted: dict[int, int]
+) -> Table:
+    received: dict[int, int] = {}
+    captures: list[dict[str, int]] = []
+    for told in manifests:
+        details = dict(told["details"])  # type: ignore[call-overload]
+        received |= {each["time_ns"]: each["received_ns"] for each in details["why"]["alerts"]}
+        captures += [each for each in details["what"]["captures"] if each["frozen_ns"]]
     accepted = [
         (each["frozen_ns"] - received[each["t0_ns"]]) / 1e9
         for each in captures
@@ -136,22 +154,29 @@ def _frozen(machine: Machine, told: dict[str, object], posted: dict[int, int]) -
     return table
 
 
-def _numbers(files: Sequence[Path]) -> tuple[list[_Packet], str]:
-    """The numbered packets of the evidence, and what is wrong with their numbers."""
-    found: list[_Packet] = []
-    for path in files:
-        packets = pcapng.read(path.read_bytes()).packets
-        for index in range(len(packets)):
-            packet = _packet(packets.bytes_of(index))
-            if packet:
-                found.append(packet)
-    if not found:
-        raise Failed("no numbered packet is in the evidence")
-    counts = Counter(each.number for each in found)
-    missing = max(counts) - min(counts) + 1 - len(counts)
-    doubled = sum(1 for each in counts.values() if each > 1)
+def _refusals(machine: Machine) -> list[object]:
+    return list(machine.get("/v1/refusals?limit=3")["refusals"])  # type: ignore[call-overload]
+
+
+def _numbers(incidents: Sequence[Sequence[Path]]) -> tuple[list[_Packet], str]:
+    """The numbered packets of all incidents' files, and what is wrong with the numbers within any of them."""
+    everything: dict[int, _Packet] = {}
+    missing = doubled = 0
+    for files in incidents:
+        counts: Counter[int] = Counter()
+        for path in files:
+            packets = pcapng.read(path.read_bytes()).packets
+            for index in range(len(packets)):
+                packet = _packet(packets.bytes_of(index))
+                if packet:
+                    counts[packet.number] += 1
+                    everything[packet.number] = packet
+        if not counts:
+            raise Failed("no numbered packet is in the evidence")
+        missing += max(counts) - min(counts) + 1 - len(counts)
+        doubled += sum(1 for each in counts.values() if each > 1)
     problems = f"{missing} missing, {doubled} doubled" if missing or doubled else ""
-    return sorted(found, key=lambda each: each.number), problems
+    return sorted(everything.values(), key=lambda each: each.number), problems
 
 
 def _packet(frame: bytes) -> _Packet | None:
