@@ -452,6 +452,12 @@ def test_a_section_without_interfaces_has_no_packets() -> None:
     assert (len(file.packets), file.truncated_at) == (0, 28)
 
 
+def test_an_interface_is_described_before_its_packets() -> None:
+    """So that what stands before a cut means the same whatever stood behind it."""
+    file = pcapng.read(_shb() + _idb("<") + _epb("<", 1, b"x", interface=1) + _idb("<"))
+    assert (len(file.packets), file.truncated_at) == (0, 48)
+
+
 def test_more_interfaces_than_can_be_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file of nothing but interfaces is read up to a bound."""
     monkeypatch.setattr("tripshark.formats.pcapng_read._MOST_INTERFACES", 3)

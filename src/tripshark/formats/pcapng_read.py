@@ -86,6 +86,7 @@ class _Part:
     order: str  # "<" or ">"
     base: int  # interfaces in the sections before
     interfaces: list[Interface] = field(default_factory=list)
+    declared: list[int] = field(default_factory=list)  # where each interface's block begins
     resolutions: list[int] = field(default_factory=list)
     shifts_s: list[int] = field(default_factory=list)
     offsets: list[int] = field(default_factory=list)
@@ -118,6 +119,7 @@ class _Part:
         sound = (options <= stop) & (interface < len(self.interfaces))
         sound &= windows(data, 4)[stop].view(self.order + "u4") == length
         interface = np.where(sound, interface, 0)
+        sound &= np.array(self.declared, np.int64)[interface] < at
         time_ns, fits = self.times(interface, head[:, 3], head[:, 4])
         sound &= fits
         found = _Options(data, self.order, np.where(sound, options, stop), stop)
@@ -251,7 +253,7 @@ class _Reader:
             case blocks.SECTION:
                 self._describe(body[16:])
             case blocks.INTERFACE:
-                self._interface(body)
+                self._interface(at, body)
             case blocks.NAMES:
                 self._names(body)
             case blocks.STATISTICS:
@@ -294,7 +296,7 @@ class _Reader:
             application="".join(found.get(blocks.SECTION_APPLICATION, ())),
         )
 
-    def _interface(self, body: memoryview) -> None:
+    def _interface(self, at: int, body: memoryview) -> None:
         part = self.parts[-1]
         if len(body) < 8 or part.base + len(part.interfaces) >= _MOST_INTERFACES:
             raise _Garbage
@@ -311,6 +313,7 @@ class _Reader:
         if abs(shift_s) > _MOST_OFFSET_S:
             raise _Garbage
         part.interfaces.append(interface)
+        part.declared.append(at)
         part.resolutions.append(resolution)
         part.shifts_s.append(shift_s)
 
