@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,17 +23,22 @@ def network(request: pytest.FixtureRequest) -> Iterator[Network]:
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Iterator[Callable[..., Machine]]:
-    """Starts `tripshark run` with the given configuration; stopped with the test."""
-    started: list[Machine] = []
+def machine() -> Iterator[Callable[..., Machine]]:
+    """Starts `tripshark run` with the given configuration; stopped with the test.
 
-    def start(**config: object) -> Machine:
-        folder = tmp_path / f"machine{len(started)}"
-        folder.mkdir()
-        made = Machine(folder, **config)
-        started.append(made)
-        return made.start()
+    Its folder is not below pytest's own, which only root may enter: the responder is not root.
+    """
+    with tempfile.TemporaryDirectory(prefix="ts-machine-") as base:
+        os.chmod(base, 0o755)
+        started: list[Machine] = []
 
-    yield start
-    for each in started:
-        each.stop()
+        def start(**config: object) -> Machine:
+            folder = Path(base) / f"machine{len(started)}"
+            folder.mkdir(mode=0o755)
+            made = Machine(folder, **config)
+            started.append(made)
+            return made.start()
+
+        yield start
+        for each in started:
+            each.stop()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import queue
@@ -123,14 +122,6 @@ class Machine:
                 {"listen": "127.0.0.1:0", "data": str(self.data), "recorder": recorder, **config}
             )
         )
-        folder.chmod(0o755)
-        for (
-            parent
-        ) in folder.parents:  # pytest's folders are root's alone; the responder is not root
-            if parent == Path("/tmp"):
-                break
-            with contextlib.suppress(OSError):
-                parent.chmod(parent.stat().st_mode | 0o111)
         self.url = ""
         self.pids: dict[str, int] = {}
         self.events: queue.Queue[dict[str, object]] = queue.Queue()

@@ -83,7 +83,7 @@ MAGIC = struct.pack("!Q", 0x5452495053484152)
 def rules(folder: Path) -> str:
     path = folder / "rules.yaml"
     path.write_text(RULE)
-    return str(path)
+    return str(path)  # read before root is given up
 
 
 def numbers(path: Path, since_ns: int, until_ns: int) -> Counter[int]:

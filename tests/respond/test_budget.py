@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -58,5 +60,5 @@ def test_never_more_than_burst_and_refill_allow(times: list[int]) -> None:
     """Whatever the times of the alerts (also backwards), no window gets more than its share."""
     budget = Budget(Bounds(burst=3, refill_ns=10 * SECOND))
     granted = sum(ask(budget, at * SECOND) is None for at in times)
-    rises = sum(max(0, b - a) for a, b in zip(times, times[1:], strict=False))
+    rises = sum(max(0, b - a) for a, b in pairwise(times))
     assert granted <= 3 + rises / 10

@@ -8,8 +8,9 @@ import pytest
 
 from tests.respond.worlds import ManualClock, an_alert
 from tripshark.errors import Transient
+from tripshark.model.alert import AlertId
 from tripshark.model.evidence import IncidentId
-from tripshark.respond.intake import Intake, Recent
+from tripshark.respond.intake import Fate, Intake, Recent
 from tripshark.store.journal import FileJournal
 
 
@@ -31,7 +32,7 @@ async def test_the_same_event_in_other_bytes_is_a_duplicate(tmp_path: Path) -> N
     recent = Recent()
     intake = Intake(journal, ManualClock(), recent)
     first = await intake.accept(an_alert(), b"one", "webhook")
-    recent.belongs(1, IncidentId("i-1"))
+    recent.settle(1, Fate(AlertId("a-1"), IncidentId("i-1")))
     again = await intake.accept(an_alert(), b"two", "file")
     assert again.duplicate
     assert again.alert == first.alert

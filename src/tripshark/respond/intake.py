@@ -6,7 +6,7 @@ import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from tripshark.model.alert import Alert
+from tripshark.model.alert import Alert, AlertId
 from tripshark.model.evidence import IncidentId
 from tripshark.ports import Clock, Journal, Receipt
 from tripshark.respond.identity import alert_id, event_key
@@ -15,12 +15,20 @@ BODIES = 4096  # bodies remembered so that the very same bytes are stored once
 EVENTS = 65_536
 
 
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """Where an alert is counted: on which row, and for which incident where there is one."""
+
+    row: AlertId
+    incident: IncidentId | None
+
+
 @dataclass(slots=True)
 class Recent:
     """What the door and the runner both know of the last alerts. Bounded; lost at a restart, which is harmless."""
 
     events: OrderedDict[bytes, int] = field(default_factory=OrderedDict)  # event → journal seq
-    incidents: OrderedDict[int, IncidentId] = field(default_factory=OrderedDict)  # seq → incident
+    fates: OrderedDict[int, Fate] = field(default_factory=OrderedDict)  # by journal seq
 
     def saw(self, key: bytes, seq: int) -> int | None:
         """The seq under which this event came before, else None; remembers it."""
@@ -32,10 +40,11 @@ class Recent:
             self.events.popitem(last=False)
         return None
 
-    def belongs(self, seq: int, incident: IncidentId) -> None:
-        self.incidents[seq] = incident
-        if len(self.incidents) > EVENTS:
-            self.incidents.popitem(last=False)
+    def settle(self, seq: int, fate: Fate) -> None:
+        """What became of the alert with this seq."""
+        self.fates[seq] = fate
+        if len(self.fates) > EVENTS:
+            self.fates.popitem(last=False)
 
 
 class Intake:
@@ -58,12 +67,13 @@ class Intake:
             repeat_of=original,
         )
         if not original:
-            self._bodies[digest] = seq
+            self._bodies.setdefault(digest, seq)
             if len(self._bodies) > BODIES:
                 self._bodies.popitem(last=False)
         first = original or self._recent.saw(event_key(alert), seq)
+        fate = self._recent.fates.get(first or seq)
         return Receipt(
             alert=alert_id(first or seq),
             duplicate=bool(first),
-            incident=self._recent.incidents.get(first or seq),
+            incident=fate.incident if fate else None,
         )

@@ -41,7 +41,7 @@ from tripshark.respond.budget import Budget
 from tripshark.respond.capture import Capture
 from tripshark.respond.identity import alert_id, event_key, incident_id
 from tripshark.respond.incidents import SHOWN, Incidents, Open
-from tripshark.respond.intake import Recent
+from tripshark.respond.intake import Fate, Recent
 from tripshark.respond.pipeline import Pipeline
 from tripshark.respond.seal import Host, Sealed, seal
 from tripshark.respond.spool import PartState, parts
@@ -58,7 +58,7 @@ JANITOR = 60.0
 class _Batch:
     """What one stretch of the journal did, for one transaction; captures start after it is stored."""
 
-    incidents: dict[IncidentId, Incident] = field(default_factory=dict)
+    touched: set[IncidentId] = field(default_factory=set)  # stored as they are at the commit
     rows: list[AlertRow] = field(default_factory=list)
     repeats: dict[AlertId, list[int]] = field(default_factory=dict)  # id → [copies, last_ns]
     late: dict[IncidentId, int] = field(default_factory=dict)  # copies of what is sealed already
@@ -128,6 +128,7 @@ class Runner:
         self._waiting: dict[int, asyncio.Future[Incident]] = {}
         self._refused: dict[str, AlertId] = {}  # meaning + reason → first alert refused so
         self._analysing = asyncio.Semaphore(1)
+        self._writing = asyncio.Lock()  # reading an incident and writing it back is one step
         self._stopping = asyncio.Event()
         self._tasks: asyncio.TaskGroup
         self.position = 0  # of the journal: everything up to here is in the catalogue
@@ -183,13 +184,13 @@ class Runner:
         """One transaction; captures begin after it, so a crash before it loses nothing: the journal has it all."""
         while True:
             try:
-                await self._count_late(batch)
-                await self._world.catalogue.put(
-                    position=position,
-                    incidents=list(batch.incidents.values()),
-                    alerts=batch.rows,
-                    repeats=[(first, n, last) for first, (n, last) in batch.repeats.items()],
-                )
+                async with self._writing:
+                    await self._world.catalogue.put(
+                        position=position,
+                        incidents=await self._as_they_are(batch),
+                        alerts=batch.rows,
+                        repeats=[(row, n, last) for row, (n, last) in batch.repeats.items()],
+                    )
                 break
             except Transient as problem:
                 log.warning("the catalogue cannot be written; alerts wait", problem=str(problem))
@@ -204,18 +205,19 @@ class Runner:
             else:
                 future.set_exception(answer)
 
-    async def _count_late(self, batch: _Batch) -> None:
-        """Every copy is counted, also one that came too late for the evidence."""
+    async def _as_they_are(self, batch: _Batch) -> list[Incident]:
+        """Every incident that this batch touched. What is sealed already counts late copies all the same."""
+        found = {}
         for id, copies in batch.late.items():
-            opened = self._incidents.by_id.get(id)
-            if opened is not None:
-                opened.count(copies)
-                batch.incidents[id] = opened.incident
-                continue
-            known = batch.incidents.get(id) or await self._world.catalogue.incident(id)
-            if known is not None:
-                batch.incidents[id] = replace(known, alerts=known.alerts + copies)
-        batch.late.clear()
+            if id in self._incidents.by_id:
+                self._incidents.by_id[id].count(copies)
+                batch.touched.add(id)
+            elif (known := await self._world.catalogue.incident(id)) is not None:
+                found[id] = replace(known, alerts=known.alerts + copies)
+        for id in batch.touched - found.keys():
+            if id in self._incidents.by_id:
+                found[id] = self._incidents.by_id[id].incident
+        return list(found.values())
 
     def _refuse_unreadable(self, record: Record, problem: TripsharkError, batch: _Batch) -> None:
         """Accepted once, not understood now (a newer version wrote it, or a fault of ours): kept and shown."""
@@ -239,6 +241,7 @@ class Runner:
         first = self._recent.saw(event_key(alert), record.seq)
         if first not in (None, record.seq):
             self._repeat(first, record.received_ns, batch)
+            self._recent.settle(record.seq, self._fate(first))
             return
         now_ns = self._world.clock.now_ns()
         decision = await self._pipeline.decide(alert, now_ns=now_ns)
@@ -284,7 +287,7 @@ class Runner:
         opened.planned.add(key)
         opened.running += 1
         self._add_row(opened, record, alert, key, batch)
-        batch.incidents[opened.incident.id] = opened.incident
+        batch.touched.add(opened.incident.id)
         if isinstance(
             frozen, Frozen
         ):  # its rings as they were at the freeze, its identity as we know it
@@ -352,7 +355,7 @@ class Runner:
         )
         opened.rows[row.accepted.id] = row
         opened.first.setdefault(key, row.accepted.id)
-        self._recent.belongs(record.seq, opened.incident.id)
+        self._recent.settle(record.seq, Fate(row.accepted.id, opened.incident.id))
         batch.rows.append(row)
 
     def _join_repeat(
@@ -368,8 +371,8 @@ class Runner:
             first = opened.first[key]
             opened.repeat(first, record.received_ns)
             batch.repeat(first, record.received_ns)
-            self._recent.belongs(record.seq, opened.incident.id)
-        batch.incidents[opened.incident.id] = opened.incident
+            self._recent.settle(record.seq, Fate(first, opened.incident.id))
+        batch.touched.add(opened.incident.id)
         self._answer(record, opened.incident, batch)
 
     async def _rest(
@@ -378,7 +381,6 @@ class Runner:
         """The same again shortly after its incident was sealed: counted there, captured no more."""
         resting = self._incidents.resting[key]
         batch.count_late(resting.incident)
-        self._recent.belongs(record.seq, resting.incident)
         refusal = Refusal(
             reason=Reason.COOLDOWN,
             message=f"incident {resting.incident} about the same was sealed a moment ago",
@@ -388,17 +390,22 @@ class Runner:
         self._refuse(record, alert, key, refusal, batch, incident=resting.incident)
 
     def _repeat(self, seq: int, received_ns: int, batch: _Batch) -> None:
-        """The very same event again."""
-        first = alert_id(seq)
-        batch.repeat(first, received_ns)
-        incident = self._recent.incidents.get(seq)
-        opened = self._incidents.by_id.get(incident) if incident else None
-        if opened is not None and not opened.sealing:
-            opened.count()
-            opened.repeat(first, received_ns)
-            batch.incidents[opened.incident.id] = opened.incident
-        elif incident is not None:
-            batch.count_late(incident)
+        """The very same event again: counted where the first one is."""
+        fate = self._fate(seq)
+        batch.repeat(fate.row, received_ns)
+        if fate.incident is None:
+            return
+        opened = self._incidents.by_id.get(fate.incident)
+        if opened is None or opened.sealing:
+            batch.count_late(fate.incident)
+            return
+        opened.count()
+        opened.repeat(fate.row, received_ns)
+        batch.touched.add(fate.incident)
+
+    def _fate(self, seq: int) -> Fate:
+        """Where an alert was counted; after a restart, on its own row if it has one."""
+        return self._recent.fates.get(seq) or Fate(alert_id(seq), None)
 
     def _refuse(
         self,
@@ -416,15 +423,17 @@ class Runner:
         if opened is not None:
             incident = opened.incident.id
             opened.count()
-            batch.incidents[incident] = opened.incident
+            batch.touched.add(incident)
         if first is not None:
             batch.repeat(first, record.received_ns)
+            self._recent.settle(record.seq, Fate(first, incident))
         else:
             row = AlertRow(accepted=_accepted(record, alert), incident=incident, refusal=refusal)
             batch.rows.append(row)
             if len(self._refused) > SHOWN * 100:
                 self._refused.clear()
             self._refused[told] = row.accepted.id
+            self._recent.settle(record.seq, Fate(row.accepted.id, incident))
         self._answer(record, Denied(refusal.message, hint=refusal.hint), batch)
 
     # -------------------------------------------------------------------------- captures by hand
@@ -592,7 +601,8 @@ class Runner:
     async def _store(self, incident: Incident) -> None:
         while True:
             try:
-                await self._world.catalogue.put(incidents=[incident])
+                async with self._writing:
+                    await self._world.catalogue.put(incidents=[incident])
             except Transient as problem:
                 log.warning("the catalogue cannot be written", problem=str(problem))
                 await asyncio.sleep(RETRY)
@@ -634,11 +644,14 @@ class Runner:
         await self._update(incident.id, summary=findings.summary)
 
     async def _update(self, id: IncidentId, *, summary: str = "", problem: str = "") -> None:
-        known = await self._world.catalogue.incident(id)
-        if known is not None:
-            await self._store(
-                replace(known, summary=summary or known.summary, problem=problem or known.problem)
-            )
+        """Add what was learnt after sealing; the count of alerts may have grown meanwhile."""
+        async with self._writing:
+            known = await self._world.catalogue.incident(id)
+            if known is not None:
+                told = replace(
+                    known, summary=summary or known.summary, problem=problem or known.problem
+                )
+                await self._world.catalogue.put(incidents=[told])
 
     # ---------------------------------------------------------------------------------- salvage
 
