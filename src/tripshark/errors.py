@@ -4,11 +4,13 @@ TripsharkError
 ├── BadInput        bytes or words from outside that are not what they should be  (HTTP 400, exit 2)
 ├── NotFound        nothing by that name                                          (HTTP 404, exit 3)
 ├── NotVerified     evidence does not match its manifest                          (exit 3)
+├── Refused         no capture for what was asked, and what would change that        (HTTP 409, exit 3)
 ├── Denied          the caller may not                                            (HTTP 401/403, exit 1)
 ├── Permanent       it did not work and trying again will not help                (HTTP 500, exit 1)
 └── Transient       it did not work now; another try may, perhaps `after` seconds (HTTP 503, exit 1)
 
-A refusal (budget spent, rule says dry-run) is no error but a value: `model.plan.Refusal`.
+A refusal (budget spent, rule says dry-run) is no error but a value: `model.plan.Refusal`; only whoever asked by hand
+and waits for the answer gets it as `Refused`.
 """
 
 from __future__ import annotations
@@ -68,6 +70,14 @@ class NotVerified(TripsharkError):
 
     code = "not_verified"
     exit_code = 3
+
+
+class Refused(TripsharkError):
+    """What was asked by hand will not be done; the hint says what would change that."""
+
+    code = "refused"
+    exit_code = 3
+    http_status = 409
 
 
 class Denied(TripsharkError):

@@ -30,6 +30,9 @@ class Recorder(Protocol):
     async def inode_of(self, pid: int) -> int | None:
         """The network namespace's inode of a host pid, None when there is no such process."""
 
+    async def attach(self, pid: int) -> TargetKey:
+        """Record the namespace of a host process from now on. Raises `NotFound`, or `Transient` with the reason."""
+
     async def freeze(self, keys: Sequence[TargetKey]) -> tuple[Frozen, ...]:
         """Copy the history of these targets out. Raises `NotFound` for a target that is gone."""
 
@@ -50,7 +53,10 @@ class Targets(Protocol):
         """Which target the alert means, from local facts only."""
 
     async def find(self, name: str) -> Resolution:
-        """A target as people write it: `ns/pod`, `netns:NAME`, `host`, `pid:N`, `container:ID`."""
+        """A target as people write it: `ns/pod`, `netns:NAME`, `host`, `pid:N`, `container:ID`.
+
+        A process in a namespace that is not recorded yet is recorded from now on.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from ipaddress import ip_address
 import pytest
 
 from tests.respond.worlds import ManualClock, an_alert
+from tripshark.errors import NotFound
 from tripshark.model.alert import Alert, Connection, Endpoint
 from tripshark.model.target import Identity, Interface, RingState, Target, TargetKey, TargetKind
 from tripshark.targets.local import LocalTargets, Resident
@@ -62,6 +63,15 @@ class Recorded:
 
     async def inode_of(self, pid: int) -> int | None:
         return self.processes.get(pid)
+
+    async def attach(self, pid: int) -> TargetKey:
+        if pid not in self.processes:
+            raise NotFound(f"no process {pid}")
+        key = next((t.key for t in self.found if t.inode == self.processes[pid]), None)
+        if key is None:
+            key = TargetKey(f"pid:{pid}")
+            self.found += (target(key, inode=self.processes[pid], key=key),)
+        return key
 
 
 RESIDENTS = (

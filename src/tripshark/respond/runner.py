@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import msgspec
 import structlog
 
-from tripshark.errors import Denied, NotFound, Transient, TripsharkError
+from tripshark.errors import NotFound, Refused, Transient, TripsharkError
 from tripshark.formats import bpf, falco
 from tripshark.formats.wire import Frozen
 from tripshark.model.alert import Accepted, Alert, AlertId, Json, Priority, meaning
@@ -434,7 +434,8 @@ class Runner:
                 self._refused.clear()
             self._refused[told] = row.accepted.id
             self._recent.settle(record.seq, Fate(row.accepted.id, incident))
-        self._answer(record, Denied(refusal.message, hint=refusal.hint), batch)
+        kind = NotFound if refusal.reason is Reason.NO_TARGET else Refused
+        self._answer(record, kind(refusal.message, hint=refusal.hint), batch)
 
     # -------------------------------------------------------------------------- captures by hand
 

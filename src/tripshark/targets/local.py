@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from tripshark.model.alert import Alert
-from tripshark.model.target import Identity, Resolution, Target, TargetKind
+from tripshark.errors import NotFound, Transient
+from tripshark.model.target import Identity, Resolution, Target, TargetKey, TargetKind
 from tripshark.ports import Clock
 
 FRESH_NS = 200_000_000  # answers younger than this are used again
@@ -31,6 +33,9 @@ class Namespaces(Protocol):
 
     async def inode_of(self, pid: int) -> int | None:
         """The network namespace's inode of a host pid, None when there is no such process."""
+
+    async def attach(self, pid: int) -> TargetKey:
+        """Record the namespace of a host process from now on. Raises `NotFound`, or `Transient` with the reason."""
 
 
 class LocalTargets:
@@ -72,6 +77,26 @@ class LocalTargets:
                 node = resident.identity.node or self._node
                 return replace(target, identity=replace(resident.identity, node=node))
         return replace(target, identity=replace(target.identity, node=self._node))
+
+    async def attach_residents(self) -> None:
+        """Have the namespaces recorded that the static map knows only by a process of theirs."""
+        for resident in self._residents:
+            if resident.pid is not None:
+                with suppress(NotFound):
+                    await self._recorder.attach(resident.pid)
+
+    async def _of_process(self, pid: int) -> Resolution:
+        """The target of a process's namespace, recorded from now on if it was not."""
+        try:
+            key = await self._recorder.attach(pid)
+        except (NotFound, Transient) as problem:
+            return Resolution(
+                target=None,
+                reason=problem.message,
+                hint=problem.hint or "pid:N is a process as this machine numbers it",
+            )
+        found = _best(await self._all(0), lambda t: t.key == key)
+        return Resolution(target=found, reason=f"process {pid} lives in its namespace")
 
     async def resolve(self, alert: Alert) -> Resolution:
         """Strongest evidence first; what is not known at once is looked up afresh before giving up."""
@@ -143,12 +168,14 @@ class LocalTargets:
         return None
 
     async def find(self, name: str) -> Resolution:
-        """A target as people write it: `ns/pod`, `netns:NAME`, `host`, `pid:N`, `container:ID`."""
+        """A target as people write it: `ns/pod`, `netns:NAME`, `host`, `pid:N`, `container:ID`.
+
+        A process in a namespace that is not recorded yet is recorded from now on.
+        """
         known = await self._all(0)
         found = _best(known, lambda t: name in (t.name, t.key, t.identity.name))
-        if found is None and name.startswith("pid:") and name[4:].isascii() and name[4:].isdigit():
-            inode = await self._recorder.inode_of(int(name[4:]))
-            found = _best(known, lambda t: t.inode == inode) if inode else None
+        if found is None and (pid := _pid_of(name)):
+            return await self._of_process(pid)
         if found is None and name.startswith("container:"):
             wanted = name.removeprefix("container:")
             found = _best(
@@ -161,6 +188,13 @@ class LocalTargets:
         return Resolution(
             target=None, reason=f"no target is called {name!r}", hint=f"recorded are: {near}"
         )
+
+
+def _pid_of(name: str) -> int | None:
+    """`pid:4242`: no process has more than ten digits."""
+    number = name.removeprefix("pid:")
+    is_pid = number != name and number.isascii() and number.isdigit() and len(number) <= 10
+    return int(number) if is_pid else None
 
 
 def _best(
