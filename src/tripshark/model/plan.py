@@ -184,7 +184,7 @@ def _plan(
             return Refusal(
                 reason=Reason.NOT_RECORDED,
                 message="the rule asks for the whole node, and the host is not recorded",
-                hint="let the recorder record the host (targets.host)",
+                hint="let the recorder record the host (recorder.host)",
                 rule=rule.name,
             )
     if target is None:
