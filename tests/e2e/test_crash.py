@@ -25,8 +25,15 @@ pytestmark = [pytest.mark.root, requires_root]
 KILLS = 50
 
 
+RULES = """
+- rule: anything
+  match: {priority: ">=Debug"}
+  capture: {before: 5s, after: AFTER, max: {extend: 2s}}
+"""
+
+
 def start(
-    machine: Callable[..., Machine], network: Network, **config: object
+    machine: Callable[..., Machine], network: Network, *, after: str = "1s", **config: object
 ) -> tuple[Machine, str, str]:
     made = machine(
         recorder={"include": [f"ts-{network.prefix}-*"]},
@@ -39,6 +46,7 @@ def start(
                 }
             ]
         },
+        rules_text=RULES.replace("AFTER", after),
         **config,
     )
     far, pod = network.namespace("far"), network.namespace("pod")
@@ -97,7 +105,6 @@ def test_the_responder_is_killed_fifty_times_under_load(
         machine,
         network,
         listen=f"127.0.0.1:{port}",
-        capture={"before": "5s", "after": "1s", "max": {"extend": "2s"}},
         bounds={"cooldown": "0s", "rate": {"refill": "0s"}},
     )
     posters = [Poster(tripshark.url, number) for number in range(3)]
@@ -148,7 +155,7 @@ def test_the_recorder_is_killed_during_a_capture(
     machine: Callable[..., Machine], network: Network
 ) -> None:
     """It is restarted with its rings; the capture goes on, and what was lost is in the ledger."""
-    tripshark, pod, far = start(machine, network, capture={"after": "4s"})
+    tripshark, pod, far = start(machine, network, after="4s")
     sink = network.python(
         far,
         "import socket\n"

@@ -17,8 +17,15 @@ from tests.e2e.posting import post_all
 
 pytestmark = [pytest.mark.root, requires_root, pytest.mark.timeout(240)]
 
-COPIES = 20_000
+COPIES = 100_000
 RSS_LIMIT_KB = 500_000
+
+
+RULES = """
+- rule: anything
+  match: {priority: ">=Debug"}
+  capture: {before: 5s, after: 2s, max: {extend: 30s}}
+"""
 
 
 def resident_kb(pid: int) -> int:
@@ -41,6 +48,7 @@ def start(machine: Callable[..., Machine], network: Network, **config: object) -
                 for n in range(4)
             ]
         },
+        rules_text=RULES,
         **config,
     )
     far = network.namespace("far")

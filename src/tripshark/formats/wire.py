@@ -106,6 +106,7 @@ class Chunk:
     copies: tuple[RingCopy, ...]
     now_ns: int  # everything up to about here has been delivered
     ended: str = ""  # "", "time", "bytes", "gone" (every ring of the target has closed), "stopped"
+    restarted: bool = False  # between the chunk before and this one the recorder was restarted
 
 
 def next_seq(copy: RingCopy) -> int:

@@ -8,6 +8,7 @@ import mmap
 import os
 import socket
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from tripshark.errors import BadInput, Denied, NotFound, Permanent, Transient, TripsharkError
@@ -206,12 +207,16 @@ class RecorderClient:
         At least once a second a chunk comes, if only to say that there was nothing (`copies` is empty then).
         """
         positions = {each.ring: next_seq(each) for each in frozen.copies}
+        key = frozen.target.key
+        del frozen  # its copies may be large, and are needed no more
         left = max_bytes
+        first: _Link | None = None
         while True:
             link = await self._connected_again()
+            restarted, first = first not in (None, link), link
             id, queue = link.ask(
                 "follow",
-                key=frozen.target.key,
+                key=key,
                 positions=positions,
                 until_ns=until_ns,
                 max_bytes=left,
@@ -227,6 +232,8 @@ class RecorderClient:
                         each.ring: next_seq(each) for each in chunk.copies if each.blocks
                     }
                     ended = bool(chunk.ended)
+                    if restarted:
+                        chunk, restarted = replace(chunk, restarted=True), False
                     yield chunk
                     del chunk
                     link.tell(pack({"t": "ack", "id": 0, "follow": id, "n": number})[0])

@@ -9,7 +9,7 @@ from typing import cast
 
 import numpy as np
 
-from tripshark.errors import NotFound, Transient
+from tripshark.errors import BadInput, NotFound, Transient
 from tripshark.formats.packets import Packets
 from tripshark.formats.ring import Seam, decode
 from tripshark.formats.wire import Chunk, Frozen, RingCopy
@@ -73,8 +73,11 @@ class Capture:
                     return
             self._on_frozen(frozen.at_ns)
             try:
-                await self._take_history(frozen)
-                if await self._follow(frozen):
+                chunks, live = await self._take_history(frozen)
+                reached_ns = frozen.at_ns
+                await self._release(frozen)
+                frozen = None  # what follows is streamed; the copy's memory is let go
+                if await self._follow(chunks, reached_ns, live=live):
                     return
             except Transient as away:
                 self.state.entries.append(
@@ -85,9 +88,7 @@ class Capture:
                         from_ns=self._clock.now_ns(),
                     )
                 )
-            finally:
-                await self._release(frozen)
-            frozen = None
+                frozen = None
 
     async def _release(self, frozen: Frozen) -> None:
         try:
@@ -124,7 +125,8 @@ class Capture:
             await self._pause(TICK)
         return None
 
-    async def _take_history(self, frozen: Frozen) -> None:
+    async def _take_history(self, frozen: Frozen) -> tuple[AsyncIterator[Chunk], bool]:
+        """Keep what is wanted of the history. Returns what follows, and whether anything can."""
         self._spool.froze(frozen)
         plan = self.state.plan
         if plan.rungs[0].scope in (Scope.FLOW, Scope.PEER):
@@ -136,24 +138,25 @@ class Capture:
         for source, packets in decoded:
             await asyncio.to_thread(self._keep, source, packets, newest=True)
         await asyncio.to_thread(self._spool.save)
-
-    async def _follow(self, frozen: Frozen) -> bool:
-        """True at the capture's end."""
-        plan = self.state.plan
         bound = plan.t0_ns + plan.after_ns + plan.limits.extend_ns
+        chunks = self._recorder.follow(frozen, until_ns=bound, max_bytes=RAW_BYTES)
+        return chunks, any(copy.live for copy in frozen.copies)
+
+    async def _follow(self, chunks: AsyncIterator[Chunk], reached_ns: int, *, live: bool) -> bool:
+        """True at the capture's end."""
         if self._over(self._clock.now_ns()):
             return True
-        if not any(copy.live for copy in frozen.copies):
+        if not live:
             self.state.ended = "gone"
             return True
-        chunks = self._recorder.follow(frozen, until_ns=bound, max_bytes=RAW_BYTES)
-        reached_ns = frozen.at_ns
         try:
             async with aclosing(_ticking(chunks, TICK)) as ticks:
                 async for chunk in ticks:
                     now_ns = self._clock.now_ns()
                     if chunk is not None:
                         reached_ns = max(reached_ns, chunk.now_ns)
+                        if chunk.restarted:
+                            self._note_restart(reached_ns)
                         await self._take(chunk.copies)
                         if chunk.ended:
                             self.state.ended = chunk.ended
@@ -168,6 +171,17 @@ class Capture:
         self.state.ended = self.state.ended or "time"
         return True
 
+    def _note_restart(self, at_ns: int) -> None:
+        self.state.entries.append(
+            Entry(
+                kind="recorder_restart",
+                message="the recorder was restarted during the capture; its rings were kept, "
+                "and what they lost meanwhile, if anything, is counted for itself",
+                count=1,
+                to_ns=at_ns,
+            )
+        )
+
     async def _take(self, copies: Iterable[RingCopy]) -> None:
         for copy in copies:
             source, packets = await asyncio.to_thread(self._decode, copy)
@@ -176,7 +190,19 @@ class Capture:
 
     def _decode(self, copy: RingCopy) -> tuple[int, Packets]:
         source = self._spool.ring(copy)
-        fresh = self._seam.fresh(copy.ring, decode(copy, source))
+        try:
+            packets = decode(copy, source)
+        except BadInput as problem:
+            self.state.entries.append(
+                Entry(
+                    kind="unreadable",
+                    message=f"blocks of {copy.interface.name} could not be read: {problem.message}",
+                    word=Word.TRUNCATED,
+                    count=len(copy.blocks),
+                )
+            )
+            packets = Packets.empty()
+        fresh = self._seam.fresh(copy.ring, packets)
         self._spool.saw(source, fresh)
         return source, fresh
 
@@ -207,10 +233,14 @@ class Capture:
     def _within_limits(
         self, packets: Packets, chosen: np.ndarray[tuple[int], np.dtype[np.intp]], *, newest: bool
     ) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
-        """Of a history the newest are nearest to the alert and stay; of what follows, the first."""
+        """Of a history the newest are nearest to the alert and stay, of what follows the first.
+
+        A history gets three quarters of the limits at most: what follows the alert must have room too.
+        """
         limits = self.state.plan.limits
-        room_packets = max(0, limits.max_packets - self._spool.packets)
-        room_bytes = max(0, limits.max_bytes - self._spool.bytes)
+        quarters = 3 if newest else 4
+        room_packets = max(0, limits.max_packets * quarters // 4 - self._spool.packets)
+        room_bytes = max(0, limits.max_bytes * quarters // 4 - self._spool.bytes)
         sizes = np.minimum(packets.caplen[chosen], self.state.plan.snaplen).astype(np.int64)
         order = sizes[::-1] if newest else sizes
         fits = int(np.searchsorted(np.cumsum(order), room_bytes, side="right"))
@@ -220,13 +250,14 @@ class Capture:
         self.state.entries.append(
             Entry(
                 kind="limit",
-                message="the limit of "
-                f"{limits.max_packets} packets or {limits.max_bytes} bytes was reached",
+                message=f"{'the oldest' if newest else 'later'} packets were left out: the limit is "
+                f"{limits.max_packets} packets and {limits.max_bytes} bytes",
                 word=Word.TRUNCATED,
                 count=len(chosen) - fits,
             )
         )
-        self.state.ended = self.state.ended or "bytes"
+        if not newest:
+            self.state.ended = self.state.ended or "limit"
         return chosen[len(chosen) - fits :] if newest else chosen[:fits]
 
     def _over(self, reached_ns: int) -> bool:

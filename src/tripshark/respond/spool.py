@@ -59,7 +59,7 @@ class PartState:
     expired_ns: int = 0  # history older than this had been discarded
     rings: list[RingNote] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
-    ended: str = ""  # "", "time", "idle", "bytes", "packets", "gone", "recorder", "stopped"
+    ended: str = ""  # "", "time", "idle", "limit", "gone", "recorder", "stopped"
 
 
 class Spool:
