@@ -77,15 +77,16 @@ class Poster(threading.Thread):
                     serial=f"{self._number}-{count}",
                 )
             )
+            connection = http.client.HTTPConnection(str(self._host), self._port, timeout=5)
             try:
-                connection = http.client.HTTPConnection(str(self._host), self._port, timeout=5)
                 connection.request("POST", "/", body, {"Content-Type": "application/json"})
-                answer = connection.getresponse()
-                told = answer.read()
-                connection.close()
+                with connection.getresponse() as answer:
+                    told = answer.read()
             except (OSError, http.client.HTTPException):
                 time.sleep(0.02)
                 continue
+            finally:
+                connection.close()
             if answer.status == 202:
                 self.promised.append(json.loads(told)["alert"])
 
@@ -141,7 +142,8 @@ def test_the_responder_is_killed_fifty_times_under_load(
         )
         words = dict(base.execute("select word, count(*) from incidents group by word").fetchall())
     assert counted >= len(promised)
-    assert set(states) <= {"sealed", "empty"}
+        problems = base.execute("select id, problem from incidents where problem != ''").fetchall()
+    assert set(states) <= {"sealed", "empty"}, problems
     assert words.get("interrupted", 0) > 0
     folders = sorted(path.parent for path in (tripshark.data / "evidence").rglob("manifest.json"))
     assert len(folders) == sum(states.values())

@@ -11,10 +11,12 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from tripshark.errors import Permanent, TripsharkError
+
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 READY_WITHIN = 60.0  # seconds for a process to say that it is ready
 BACKOFF = (0.05, 0.2, 1.0, 5.0)  # seconds before a process that died is started again
-STEADY = 10.0  # a process that lived this long starts again at once
+STEADY = 0.25  # a process that was ready for this long starts again at once
 STOP_WITHIN = 20.0  # seconds for a clean end; then SIGKILL
 
 
@@ -52,10 +54,9 @@ class Supervisor:
                 await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 if self._stopping.is_set():
                     break
-                if ready.exception() is not None:
-                    self.tell(
-                        "failed", {"program": program.name, "problem": str(ready.exception())}
-                    )
+                problem = ready.exception()
+                if problem is not None:
+                    self.tell("failed", {"program": program.name, **_failure(problem)})
                     code = 1
                     self._stopping.set()
                     break
@@ -71,36 +72,37 @@ class Supervisor:
         failures = 0
         loop = asyncio.get_running_loop()
         while not self._stopping.is_set():
-            began = loop.time()
+            ready_at = 0.0
             try:
                 process = await self._start(program)
             except OSError as problem:
                 if not ready.done():
-                    ready.set_exception(RuntimeError(f"cannot be started: {problem}"))
+                    ready.set_exception(Permanent(f"cannot be started: {problem}"))
                     return
+                self.tell("failed", {"program": program.name, **_failure(problem)})
                 process = None
             if process is not None:
                 try:
                     said = await self._wait_ready(process)
                     said = {"pid": process.pid, **said}
+                    ready_at = loop.time()
                     if not ready.done():
                         ready.set_result(said)
                     else:
                         self.tell("ready again", {"program": program.name, **said})
-                except (TimeoutError, ValueError) as problem:
+                except (TripsharkError, TimeoutError, ValueError) as problem:
+                    await self._end(program.name)
                     if not ready.done():
-                        with contextlib.suppress(ProcessLookupError):
-                            process.terminate()
-                        await process.wait()
-                        ready.set_exception(
-                            RuntimeError(str(problem) or "did not become ready in time")
-                        )
+                        ready.set_exception(problem)
                         return
+                    if not self._stopping.is_set():
+                        self.tell("failed", {"program": program.name, **_failure(problem)})
                 code = await process.wait()
                 if self._stopping.is_set():
                     return
                 self.tell("died", {"program": program.name, "code": code, "pid": process.pid})
-            failures = 0 if loop.time() - began > STEADY else failures + 1
+            lived = loop.time() - ready_at if ready_at else 0.0
+            failures = 0 if lived > STEADY else failures + 1
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(
                     self._stopping.wait(), BACKOFF[min(failures, len(BACKOFF) - 1)]
@@ -122,12 +124,20 @@ class Supervisor:
         assert process.stdout is not None  # noqa: S101 (a pipe was asked for)
         line = await asyncio.wait_for(process.stdout.readline(), READY_WITHIN)
         if not line:
-            raise ValueError(f"it ended with code {await process.wait()}; its words are above")
+            raise Permanent(
+                f"it ended with code {await process.wait()}", hint="its words are above"
+            )
         said = json.loads(line)
         if not isinstance(said, dict):
             raise ValueError("its first word was not understood")  # noqa: TRY004 (one kind of failure)
         if said.get("ready") is False:
-            raise ValueError(json.dumps(said.get("error")))
+            error = said.get("error")
+            told = error if isinstance(error, dict) else {}
+            raise Permanent(
+                str(told.get("message", "it could not start")),
+                where=str(told.get("where", "")),
+                hint=str(told.get("hint", "")),
+            )
         return said
 
     async def _end(self, name: str) -> None:
@@ -140,6 +150,14 @@ class Supervisor:
         except TimeoutError:
             process.kill()
             await process.wait()
+
+
+def _failure(problem: BaseException) -> Mapping[str, object]:
+    """What did not work, where, and what to do, in the one error shape."""
+    if not isinstance(problem, TripsharkError):
+        slow = isinstance(problem, TimeoutError)
+        problem = Permanent("it did not become ready in time" if slow else str(problem))
+    return problem.as_json()
 
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
