@@ -141,8 +141,8 @@ def test_the_responder_is_killed_fifty_times_under_load(
             base.execute("select state, count(*) from incidents group by state").fetchall()
         )
         words = dict(base.execute("select word, count(*) from incidents group by word").fetchall())
-    assert counted >= len(promised)
         problems = base.execute("select id, problem from incidents where problem != ''").fetchall()
+    assert counted >= len(promised)
     assert set(states) <= {"sealed", "empty"}, problems
     assert words.get("interrupted", 0) > 0
     folders = sorted(path.parent for path in (tripshark.data / "evidence").rglob("manifest.json"))
