@@ -454,6 +454,11 @@ class Settings(_Group):
         return self.data / "run" / "analyst.sock"
 
     @property
+    def api_socket(self) -> Path:
+        """Where commands on this machine reach the service, without credentials."""
+        return self.data / "run" / "api.sock"
+
+    @property
     def alert_listen(self) -> Listen:
         """Where alerts come in."""
         return self.ingest.listen or self.listen

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -24,28 +21,45 @@ from tripshark.cli.common import (
     settings_of,
     size,
 )
-from tripshark.errors import BadInput, Denied, NotFound, Permanent, Transient, TripsharkError
-from tripshark.settings import Settings
+from tripshark.programs.service import Service
 
-_CODES: dict[str, type[TripsharkError]] = {
-    each.code: each for each in (BadInput, Denied, NotFound, Permanent, Transient)
-}
+READ_WITHIN = 5.0  # seconds that the analyst may take before we no longer wait for its paragraph
 
 
 @command
 def capture(
-    target: Annotated[str, typer.Argument(help="ns/pod, netns:NAME, host, pid:N.")],
-    before: Annotated[str, typer.Option("--before", help="History: 30s.")] = "",
-    after: Annotated[str, typer.Option("--after", help="How long to go on: 10s.")] = "",
-    scope: Annotated[str, typer.Option("--scope", help="flow, peer or pod.")] = "",
-    peer: Annotated[str, typer.Option("--peer", help="IP[:PORT] of the other side.")] = "",
-    filter: Annotated[str, typer.Option("--filter", help="pcap-filter(7) expression.")] = "",
-    max_bytes: Annotated[str, typer.Option("--max-bytes", help="Where to stop: 50MB.")] = "",
-    wait: Annotated[bool, typer.Option("--wait", help="Until the evidence is sealed.")] = False,
+    target: Annotated[
+        str, typer.Argument(help="ns/pod, netns:NAME, pid:N, container:ID or host.")
+    ],
+    before: Annotated[
+        str, typer.Option("--before", help="History to take: 30s.", show_default=False)
+    ] = "",
+    after: Annotated[
+        str, typer.Option("--after", help="How long to go on: 10s.", show_default=False)
+    ] = "",
+    scope: Annotated[
+        str, typer.Option("--scope", help="flow, peer or pod.", show_default=False)
+    ] = "",
+    peer: Annotated[
+        str, typer.Option("--peer", help="IP[:PORT] of the other side.", show_default=False)
+    ] = "",
+    filter: Annotated[
+        str,
+        typer.Option(
+            "--filter", help="pcap-filter(7) expression: not port 9100.", show_default=False
+        ),
+    ] = "",
+    max_bytes: Annotated[
+        str, typer.Option("--max-bytes", help="Stop at this size: 50MB.", show_default=False)
+    ] = "",
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait until the evidence is sealed.")
+    ] = False,
     config: Config = None,
     data: Data = None,
     listen: Annotated[
-        str | None, typer.Option("--listen", help="Where the service listens.")
+        str | None,
+        typer.Option("--listen", help="ADDRESS:PORT of the service.", show_default=False),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -53,7 +67,7 @@ def capture(
 
     Example: tripshark capture payments/checkout --before 30s --after 10s --peer 203.0.113.66:4444 --wait
     """
-    settings = settings_of(config, data, listen=listen)
+    service = Service(settings_of(config, data, listen=listen), at=listen)
     asked = {
         "target": target,
         "before": before,
@@ -63,70 +77,50 @@ def capture(
         "filter": filter,
         "max_bytes": max_bytes,
     }
-    url = service_url(settings)
-    incident = call(settings, url, "/v1/captures", {k: v for k, v in asked.items() if v})
+    incident = service.call("/v1/captures", {k: v for k, v in asked.items() if v})
     if wait:
-        incident = _until_sealed(settings, url, str(incident["id"]))
+        incident = _until_sealed(service, str(incident["id"]))
+    failed = incident["state"] == "failed"
     if as_json:
         emit(incident)
-        return
+    else:
+        _tell(incident, whole=wait)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _tell(incident: Mapping[str, object], *, whole: bool) -> None:
     out.print(f"incident {printable(incident['id'])}  {printable(incident['state'])}")
-    if wait:
-        out.print(
-            f"{incident['packets']} packets ({size(float(str(incident['bytes'])))}), "
-            f"ledger {printable(incident['ledger'])}"
-        )
+    if not whole:
+        out.print(f"follow   tripshark show {printable(incident['id'])}")
+        return
+    out.print(
+        f"packets  {incident['packets']} ({size(float(str(incident['bytes'])))}), "
+        f"ledger {printable(incident['ledger'])}"
+    )
+    for name in ("summary", "problem"):
+        if incident.get(name):
+            out.print(f"{name:8} {printable(incident[name])}")
+    if incident["folder"]:
         out.print(f"files    {printable(incident['folder'])}")
 
 
-def service_url(settings: Settings) -> str:
-    """Where the service of this data folder listens: as it said itself, else as it is configured."""
-    said = settings.data / "listening"
-    try:
-        return said.read_text(encoding="ascii").strip()
-    except OSError:
-        scheme = "https" if settings.tls.cert else "http"
-        return f"{scheme}://{settings.listen}"
-
-
-def call(
-    settings: Settings, url: str, path: str, body: Mapping[str, object] | None = None
-) -> dict[str, object]:
-    """One request to the running service. Raises the error that it answered with."""
-    request = urllib.request.Request(  # noqa: S310 (http or https by construction)
-        url + path,
-        data=None if body is None else json.dumps(body).encode(),
-        headers={"Content-Type": "application/json"},
-    )
-    for token in settings.bearer_tokens()[:1]:
-        request.add_header("Authorization", f"Bearer {token}")
-    try:
-        with urllib.request.urlopen(request, timeout=40) as answer:  # noqa: S310
-            return dict(json.load(answer))
-    except urllib.error.HTTPError as problem:
-        raise _told(problem) from problem
-    except (OSError, ValueError) as problem:
-        raise Transient(
-            f"the service does not answer: {problem}",
-            where=url,
-            hint="is `tripshark run` running? name its --data or --listen",
-        ) from problem
-
-
-def _told(problem: urllib.error.HTTPError) -> TripsharkError:
-    try:
-        error = json.loads(problem.read(65_536))["error"]
-        kind = _CODES.get(error["code"], Permanent)
-        return kind(error["message"], where=error["where"], hint=error["hint"])
-    except (ValueError, KeyError, TypeError):
-        return Permanent(f"the service answered {problem.code}", where=problem.url or "")
-
-
-def _until_sealed(settings: Settings, url: str, id: str) -> dict[str, object]:
-    with err.status("waiting for the capture to end") as status:
+def _until_sealed(service: Service, id: str) -> dict[str, object]:
+    """The incident once it is sealed and read, or once it is clear that it will not be."""
+    began = time.monotonic()
+    read_by = 0.0
+    with err.status("recording") as status:
         while True:
-            incident = call(settings, url, f"/v1/incidents/{urllib.parse.quote(id)}")
-            if incident["state"] not in ("open", "sealing"):
+            incident = service.call(f"/v1/incidents/{urllib.parse.quote(id)}")
+            gone = f"{time.monotonic() - began:.0f} s"
+            if incident["state"] in ("open", "sealing"):
+                doing = "recording" if incident["state"] == "open" else "sealing"
+            elif incident["summary"] or incident["problem"] or not incident["packets"]:
                 return incident
-            status.update(f"{printable(incident['state'])} …")
+            else:
+                read_by = read_by or time.monotonic() + READ_WITHIN
+                doing = "reading"
+                if time.monotonic() > read_by:
+                    return incident
+            status.update(f"{doing} … {gone}")
             time.sleep(0.2)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import json
-import re
+import os
 import sys
-from collections.abc import Callable, Mapping
+import unicodedata
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
@@ -13,13 +15,17 @@ from typing import Annotated, ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from tripshark.errors import BadInput, TripsharkError
 from tripshark.model.units import ns_of
 from tripshark.settings import Settings, load
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Console(highlight=False, soft_wrap=True, emoji=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+
+# control, format, half, private and unassigned characters; ends of lines and paragraphs
+_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -35,9 +41,6 @@ Data = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Incident = Annotated[str, typer.Argument(help="Incident id, or the beginning of one; `last`.")]
 
-# C0 and C1 controls, bidirectional overrides and isolates: they could rewrite a terminal or its reader's order
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-
 
 def settings_of(config: Path | None, data: Path | None = None, **overrides: object) -> Settings:
     """Everything is read once, here."""
@@ -45,8 +48,28 @@ def settings_of(config: Path | None, data: Path | None = None, **overrides: obje
 
 
 def printable(text: object) -> str:
-    """Foreign text for a terminal: controls become visible escapes, markup stays text."""
-    return _UNPRINTABLE.sub(lambda m: f"\\x{ord(m[0]):02x}", str(text)).replace("[", "\\[")
+    """Foreign text for one line of a terminal: what cannot be seen becomes a visible escape, markup stays text."""
+    return escape(seen(text))
+
+
+def seen(text: object) -> str:
+    """The same without care for rich's markup.
+
+    Controls, line ends, bidirectional and zero-width characters and half characters could rewrite the terminal, fake
+    a line of ours, or show a text in another order than it has.
+    """
+    return "".join(
+        each if unicodedata.category(each) not in _UNSEEN else _escaped(each) for each in str(text)
+    )
+
+
+def paragraphs(text: object) -> str:
+    """Words of ours that may have several lines, each made printable."""
+    return "\n".join(printable(line) for line in str(text).split("\n"))
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape", "backslashreplace").decode("ascii")
 
 
 def emit(value: object) -> None:
@@ -93,16 +116,18 @@ def fail(problem: TripsharkError, *, as_json: bool) -> typer.Exit:
     """Print what did not work, where, and what to do; the exit code says which kind it was."""
     if as_json:
         emit(problem.as_json())
-    err.print(f"[bold red]tripshark:[/] {printable(problem.message)}")
+    err.print(f"[bold red]tripshark:[/] {paragraphs(problem.message)}")
     if problem.where:
         err.print(f"  [dim]where[/] {printable(problem.where)}")
     if problem.hint:
-        err.print(f"  [dim]do   [/] {printable(problem.hint)}")
+        err.print(f"  [dim]do   [/] {paragraphs(problem.hint)}")
     return typer.Exit(problem.exit_code)
 
 
 def command(function: Callable[P, R]) -> Callable[P, R]:
     """Errors raised on purpose are told as such; anything else is a bug and shows its traceback."""
+
+    function.__doc__ = _example_apart(function.__doc__ or "")
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -111,9 +136,24 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
         except TripsharkError as problem:
             raise fail(problem, as_json=bool(kwargs.get("as_json"))) from problem
         except BrokenPipeError:
+            no_more_output()
             raise typer.Exit(0) from None
 
     return run
+
+
+def _example_apart(text: str) -> str:
+    """The docstring as help shows it: an example keeps its line, so that it can be copied."""
+    before, word, example = inspect.cleandoc(text).partition("Example: ")
+    lines = [" ".join(line.split()) for line in example.splitlines() if line.strip()]
+    return f"{before}\b\nExample:\n  " + "\n  ".join(lines) if word else text
+
+
+def no_more_output() -> None:
+    """Whoever read our output has left: what Python still wants to flush at its end goes nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
 
 
 def plain(value: object) -> object:
@@ -121,7 +161,3 @@ def plain(value: object) -> object:
     import msgspec
 
     return msgspec.to_builtins(value)
-
-
-def without(mapping: Mapping[str, object], *names: str) -> dict[str, object]:
-    return {key: value for key, value in mapping.items() if key not in names}

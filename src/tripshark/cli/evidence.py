@@ -6,6 +6,7 @@ import asyncio
 import io
 import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -23,9 +24,10 @@ from tripshark.cli.common import (
     printable,
     settings_of,
 )
-from tripshark.errors import BadInput, NotFound, TripsharkError
+from tripshark.errors import BadInput, NotFound, Permanent, Transient, TripsharkError
 from tripshark.formats import pcap, pcapng
-from tripshark.model.incident import Incident
+from tripshark.model.incident import Incident, State
+from tripshark.ports import AlertRow
 from tripshark.programs.accounts import current
 from tripshark.programs.reading import reading
 from tripshark.programs.timeline import timeline
@@ -45,6 +47,14 @@ def export(
     format: Annotated[
         str, typer.Option("--format", help="pcapng, pcap, zip or timeline.")
     ] = "pcapng",
+    file: Annotated[
+        str,
+        typer.Option(
+            "--file",
+            help="Which, where the target had several link types: evidence-raw.pcapng.",
+            show_default=False,
+        ),
+    ] = "",
     config: Config = None,
     data: Data = None,
     as_json: AsJson = False,
@@ -56,35 +66,45 @@ def export(
     if format not in FORMATS:
         raise BadInput(f"unknown format {format!r}", hint=f"one of {', '.join(FORMATS)}")
     settings = settings_of(config, data)
-    found, content = asyncio.run(_export(settings, incident, format))
+    found, content = asyncio.run(_export(settings, incident, format, file))
     path = output or Path(f"{found.id}.{EXTENSIONS[format]}")
     if str(path) == "-":
         sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
         return
     try:
         path.write_bytes(content)
     except OSError as problem:
-        raise BadInput(f"cannot write: {problem.strerror}", where=str(path)) from problem
+        raise Permanent(
+            f"cannot write: {problem.strerror}", where=str(path), hint="name another file with -o"
+        ) from problem
     if as_json:
         emit({"incident": found.id, "format": format, "file": str(path), "bytes": len(content)})
     else:
         out.print(f"{printable(path)}: {len(content)} bytes")
 
 
-async def _export(settings: Settings, id: str, format: str) -> tuple[Incident, bytes]:
+async def _export(settings: Settings, id: str, format: str, file: str) -> tuple[Incident, bytes]:
     async with reading(settings) as store:
         found = await store.find(id)
+        if found.state is State.REMOVED:
+            raise NotFound(
+                f"the evidence of {found.id} was removed: {found.problem}", hint="its record stays"
+            )
+        if found.state in (State.OPEN, State.SEALING):
+            raise Transient(
+                f"{found.id} is still {found.state}", hint="export it when it is sealed", after=5.0
+            )
         folder = Path(store.vault.folder(found.id))
         rows = await store.catalogue.alerts(found.id)
-        match format:
-            case "pcapng":
-                content = (folder / "evidence.pcapng").read_bytes()
-            case "pcap":
-                content = _classic(folder / "evidence.pcapng")
-            case "zip":
-                content = _zip(found, folder)
-            case _:
-                content = timeline(found, rows, folder)
+        try:
+            content = await asyncio.to_thread(_content, found, rows, folder, format, file)
+        except OSError as problem:
+            raise Permanent(
+                f"the evidence cannot be read: {problem.strerror}",
+                where=str(problem.filename or folder),
+                hint="read it as root, or as a user of the group that owns it",
+            ) from problem
         try:
             store.vault.custody(found.id, "exported", current().name, {"format": format})
         except TripsharkError as problem:
@@ -92,6 +112,36 @@ async def _export(settings: Settings, id: str, format: str) -> tuple[Incident, b
                 f"[yellow]the export could not be noted in custody.jsonl: {printable(problem)}[/]"
             )
         return found, content
+
+
+def _content(
+    found: Incident, rows: Sequence[AlertRow], folder: Path, format: str, file: str
+) -> bytes:
+    """The bytes to be handed on. Raises `OSError`, `NotFound`."""
+    match format:
+        case "zip":
+            return _zip(found, folder)
+        case "timeline":
+            return timeline(found, rows, folder)
+        case _:
+            path = _packets(folder, file)
+            return path.read_bytes() if format == "pcapng" else _classic(path)
+
+
+def _packets(folder: Path, name: str) -> Path:
+    """The file that was asked for; the one of Ethernet, or the only one, where none was."""
+    there = [each.name for each in sorted(folder.glob("evidence*.pcapng"))]
+    if not there:
+        raise NotFound("there are no packets", where=str(folder), hint="--format timeline or zip")
+    if name and name not in there:
+        raise NotFound(
+            f"there is no {name!r}", where=str(folder), hint=f"one of {', '.join(there)}"
+        )
+    chosen = name or ("evidence.pcapng" if "evidence.pcapng" in there else there[0])
+    others = [each for each in there if each != chosen]
+    if others and not name:
+        err.print(f"[yellow]there is more: --file {printable(', '.join(others))}[/]")
+    return folder / chosen
 
 
 def _classic(path: Path) -> bytes:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
+from tripshark.cli import table
 from tripshark.cli.common import (
     AsJson,
     Config,
@@ -18,6 +18,7 @@ from tripshark.cli.common import (
     command,
     duration_ns,
     emit,
+    err,
     out,
     plain,
     printable,
@@ -25,26 +26,37 @@ from tripshark.cli.common import (
     size,
     when,
 )
-from tripshark.errors import NotFound
-from tripshark.model.incident import Incident
+from tripshark.cli.table import Column
+from tripshark.errors import BadInput, Permanent
+from tripshark.model.incident import Incident, State
 from tripshark.ports import AlertRow, Query
 from tripshark.programs.clock import SystemClock
 from tripshark.programs.reading import reading
 from tripshark.settings import Settings
+from tripshark.web import shapes
 
 WORDS = {"complete": "green", "truncated": "yellow", "expired": "yellow", "interrupted": "red"}
 
 
 @command
 def incidents(
-    since: Annotated[str, typer.Option("--since", help="Only younger than this: 2h, 7d.")] = "",
-    namespace: Annotated[str, typer.Option("--namespace", help="Kubernetes namespace.")] = "",
-    pod: Annotated[str, typer.Option("--pod", help="Pod name.")] = "",
-    rule: Annotated[str, typer.Option("--rule", help="Tripshark's or Falco's rule.")] = "",
-    state: Annotated[
-        str, typer.Option("--state", help="open, sealing, sealed, empty, failed.")
+    since: Annotated[
+        str, typer.Option("--since", help="Only younger than this: 2h, 7d.", show_default=False)
     ] = "",
-    limit: Annotated[int, typer.Option("--limit", help="How many at most.")] = 50,
+    namespace: Annotated[
+        str, typer.Option("--namespace", help="Kubernetes namespace.", show_default=False)
+    ] = "",
+    pod: Annotated[str, typer.Option("--pod", help="Pod name.", show_default=False)] = "",
+    rule: Annotated[
+        str, typer.Option("--rule", help="Tripshark's or Falco's rule.", show_default=False)
+    ] = "",
+    state: Annotated[
+        str,
+        typer.Option(
+            "--state", help="open, sealing, sealed, empty, failed or removed.", show_default=False
+        ),
+    ] = "",
+    limit: Annotated[int, typer.Option("--limit", min=1, help="How many at most.")] = 50,
     refused: Annotated[
         bool, typer.Option("--refused", help="Alerts that led to no capture.")
     ] = False,
@@ -57,6 +69,11 @@ def incidents(
     Example: tripshark incidents --since 2h --namespace payments
     """
     settings = settings_of(config, data)
+    if state and state not in {each.value for each in State}:
+        raise BadInput(
+            f"no incident is ever {state!r}",
+            hint="one of " + ", ".join(each.value for each in State),
+        )
     since_ns = SystemClock().now_ns() - duration_ns(since) if since else 0
     if refused:
         _refused(asyncio.run(_refusals(settings, since_ns, limit)), as_json=as_json)
@@ -69,47 +86,43 @@ def incidents(
         for incident in found:
             emit(as_line(incident))
         return
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in (
-        "incident",
-        "when",
-        "target",
-        "alert",
-        "alerts",
-        "packets",
-        "size",
-        "ledger",
-        "state",
-    ):
-        table.add_column(
-            heading, justify="right" if heading in ("alerts", "packets", "size") else "left"
-        )
-    for each in found:
-        colour = WORDS[each.word.value]
-        table.add_row(
-            each.id,
-            when(each.t0_ns),
-            printable(each.title),
-            f"{printable(each.priority)} {printable(each.falco_rule)}",
-            str(each.alerts),
-            str(each.packets),
-            size(each.bytes),
-            f"[{colour}]{each.word}[/]",
-            each.state.value,
-        )
-    out.print(table)
+    table.show(LIST, [_row(each) for each in found])
     if not found:
-        out.print("no incidents; `tripshark incidents --refused` shows alerts that led to none")
+        err.print("no incidents; `tripshark incidents --refused` shows alerts that led to none")
+
+
+LIST = (
+    Column("incident"),
+    Column("when", rank=3),
+    Column("target", least=16),
+    Column("alert", least=18),
+    Column("alerts", right=True, rank=4),
+    Column("packets", right=True, rank=1),
+    Column("size", right=True, rank=5),
+    Column("ledger"),
+    Column("state", rank=2),
+)
+
+
+def _row(each: Incident) -> tuple[str, ...]:
+    ended = each.state not in (State.OPEN, State.SEALING, State.FAILED)
+    ledger = f"[{WORDS[each.word.value]}]{each.word}[/]"
+    return (
+        each.id,
+        when(each.t0_ns),
+        printable(each.title),
+        f"{printable(each.priority)} {printable(each.falco_rule)}",
+        str(each.alerts),
+        str(each.packets),
+        size(each.bytes),
+        ledger if ended else f"[yellow]{each.state.value}[/]",
+        each.state.value,
+    )
 
 
 def as_line(incident: Incident) -> dict[str, object]:
-    """One incident for scripts: `id`, `state`, `ledger`, `target`, `alerts`, `folder` are promised."""
-    told = plain(incident)
-    assert isinstance(told, dict)  # noqa: S101 (a dataclass becomes a dict)
-    told["key"] = told["target"]
-    told["target"] = incident.title
-    told["ledger"] = told.pop("word")
-    return told
+    """One incident for scripts, the same as the API says it."""
+    return dict(shapes.incident(incident))
 
 
 async def _list(settings: Settings, query: Query) -> Sequence[Incident]:
@@ -123,9 +136,7 @@ async def _refusals(settings: Settings, since_ns: int, limit: int) -> Sequence[A
 
 
 def _refused(rows: Sequence[AlertRow], *, as_json: bool) -> None:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in ("alert", "when", "rule", "times", "why not", "what would change it"):
-        table.add_column(heading, overflow="fold")
+    lines: list[tuple[str, ...]] = []
     for row in rows:
         refusal = row.refusal
         if refusal is None:
@@ -145,16 +156,28 @@ def _refused(rows: Sequence[AlertRow], *, as_json: bool) -> None:
                 }
             )
             continue
-        table.add_row(
-            row.accepted.id,
-            when(alert.time_ns),
-            printable(alert.rule),
-            str(row.repeats + 1),
-            f"{refusal.reason}: {printable(refusal.message)}",
-            printable(refusal.hint),
+        lines.append(
+            (
+                row.accepted.id,
+                when(alert.time_ns),
+                printable(alert.rule),
+                str(row.repeats + 1),
+                f"{refusal.reason}: {printable(refusal.message)}",
+                printable(refusal.hint),
+            )
         )
     if not as_json:
-        out.print(table)
+        table.show(REFUSED, lines)
+
+
+REFUSED = (
+    Column("alert"),
+    Column("when", rank=2),
+    Column("rule", least=16),
+    Column("times", right=True, rank=1),
+    Column("why not", least=20),
+    Column("what would change it", least=20),
+)
 
 
 @command
@@ -170,7 +193,7 @@ def show(
     """
     settings = settings_of(config, data)
     found, rows = asyncio.run(_one(settings, incident))
-    folder = Path(found.folder) if found.folder else None
+    folder = _folder(found)
     manifest = _read(folder / "manifest.json") if folder else {}
     findings = _read(folder / "findings.json") if folder else {}
     if as_json:
@@ -211,7 +234,8 @@ def show(
             out.print(f"         [dim]{row.refusal.reason}: {printable(row.refusal.message)}[/]")
     if folder:
         out.print(f"files    {printable(folder)}")
-        out.print(f"open     wireshark {printable(folder / 'evidence.pcapng')}")
+        for path in sorted(folder.glob("evidence*.pcapng")):
+            out.print(f"open     wireshark {printable(path)}")
 
 
 def _show_manifest(found: Incident, manifest: dict[str, object]) -> None:
@@ -259,6 +283,13 @@ def _timeline(found: Incident, folder: Path | None) -> None:
     out.print(f"         {' ' * alert}[red]▲ alert[/]")
 
 
+def _folder(found: Incident) -> Path | None:
+    """Where the evidence lies; None when there is none yet, or no more."""
+    if not found.folder or found.state is State.REMOVED:
+        return None
+    return Path(found.folder)
+
+
 async def _one(settings: Settings, id: str) -> tuple[Incident, Sequence[AlertRow]]:
     async with reading(settings) as store:
         found = await store.find(id)
@@ -271,5 +302,5 @@ def _read(path: Path) -> dict[str, object]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as problem:
-        raise NotFound(f"cannot be read: {problem}", where=str(path)) from problem
+        raise Permanent(f"cannot be read: {problem}", where=str(path)) from problem
     return value if isinstance(value, dict) else {}

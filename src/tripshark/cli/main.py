@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from typing import Annotated
 
 import typer
 
 from tripshark import __version__
-from tripshark.cli import capture, demo, doctor, evidence, incidents, live, rules, run, targets
+from tripshark.cli import (
+    analyse,
+    capture,
+    demo,
+    doctor,
+    evidence,
+    incidents,
+    live,
+    rules,
+    run,
+    targets,
+)
 from tripshark.cli import settings as settings_command
 
 app = typer.Typer(
@@ -48,13 +61,17 @@ for each in (
     evidence.export,
     live.live,
     evidence.verify,
+    analyse.analyse,
     doctor.doctor,
     settings_command.settings,
 ):
-    app.command()(each)
+    app.command(short_help=(each.__doc__ or "").partition("\n")[0])(each)
 app.add_typer(rules.app, name="rules")
 
 
 def main() -> None:
     """Entry point of the console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal without Unicode shows escapes
+            stream.reconfigure(errors="backslashreplace")
     app()

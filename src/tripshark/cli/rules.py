@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
+from tripshark.cli import table
 from tripshark.cli.common import (
     AsJson,
     Config,
@@ -22,11 +23,12 @@ from tripshark.cli.common import (
     printable,
     settings_of,
 )
-from tripshark.errors import BadInput, Transient
+from tripshark.cli.table import Column
+from tripshark.errors import BadInput, NotFound, Transient
 from tripshark.formats import falco
 from tripshark.formats.rulefile import render
 from tripshark.model.alert import Alert
-from tripshark.model.plan import Plan, decide
+from tripshark.model.plan import Plan, Refusal, decide
 from tripshark.model.rule import evaluate
 from tripshark.model.target import (
     Identity,
@@ -122,13 +124,18 @@ def test(
     alert = falco.decode(body)
     resolution = asyncio.run(_resolve(settings, alert))
     verdict = evaluate(loaded.rules, alert, resolution.target)
-    answer = decide(
-        alert,
-        verdict,
-        resolution,
-        now_ns=SystemClock().now_ns(),
-        defaults=parts.defaults(settings),
-    )
+
+    def decided(where: Resolution) -> Plan | Refusal:
+        return decide(
+            alert,
+            verdict,
+            where,
+            now_ns=SystemClock().now_ns(),
+            defaults=parts.defaults(settings),
+        )
+
+    answer = decided(resolution)
+    would_be = None if resolution.target else decided(_elsewhere(settings, alert))
     if as_json:
         emit(
             {
@@ -144,10 +151,14 @@ def test(
                     for t in verdict.traces
                 ],
                 "plan" if isinstance(answer, Plan) else "refusal": plain(answer),
+                **({"where_it_is_recorded": plain(would_be)} if would_be else {}),
             }
         )
     else:
         _show(alert, resolution, answer, [(t.rule.name, t.matched, t.why) for t in verdict.traces])
+        if isinstance(would_be, Plan):
+            out.print("\nOn a machine that records the target:")
+            _show_plan(would_be)
     if not isinstance(answer, Plan):
         raise typer.Exit(3)
 
@@ -172,6 +183,35 @@ async def _resolve(settings: Settings, alert: Alert) -> Resolution:
         client.close()
 
 
+def _elsewhere(settings: Settings, alert: Alert) -> Resolution:
+    """The alert's target as a machine would know it that records it."""
+    name = f"{alert.namespace}/{alert.pod}" if alert.pod else alert.container_id or "the target"
+    target = _target(settings, name, TargetKind.NETNS)
+    if alert.pod and alert.namespace:
+        identity = Identity(namespace=alert.namespace, pod=alert.pod)
+        target = replace(target, identity=identity)
+    return Resolution(target=target, reason=f"{name} is supposed to be recorded")
+
+
+def _target(settings: Settings, name: str, kind: TargetKind) -> Target:
+    ring = RingState(
+        ring="supposed",
+        interface=Interface(name="eth0", ifindex=2, hardware_type=1),
+        live=True,
+        bytes=0,
+        snaplen=settings.recorder.snaplen,
+    )
+    return Target(
+        key=TargetKey(name),
+        kind=kind,
+        name=name,
+        inode=0,
+        since_ns=0,
+        identity=Identity(),
+        rings=(ring,),
+    )
+
+
 class _Supposed:
     """What a recorder would tell if every configured namespace were recorded."""
 
@@ -179,32 +219,20 @@ class _Supposed:
         self._settings = settings
 
     async def targets(self) -> tuple[Target, ...]:
-        ring = RingState(
-            ring="supposed",
-            interface=Interface(name="eth0", ifindex=2, hardware_type=1),
-            live=True,
-            bytes=0,
-            snaplen=self._settings.recorder.snaplen,
-        )
         names = [
             f"netns:{r.netns}" if r.netns else f"pid:{r.pid}"
             for r in self._settings.targets.static
         ]
         return tuple(
-            Target(
-                key=TargetKey(name),
-                kind=TargetKind.HOST if name == "host" else TargetKind.NETNS,
-                name=name,
-                inode=0,
-                since_ns=0,
-                identity=Identity(),
-                rings=(ring,),
-            )
+            _target(self._settings, name, TargetKind.HOST if name == "host" else TargetKind.NETNS)
             for name in [*names, "host"]
         )
 
     async def inode_of(self, pid: int) -> int | None:
         return None
+
+    async def attach(self, pid: int) -> TargetKey:
+        raise NotFound("nothing is recorded here")
 
 
 def _show(
@@ -218,23 +246,26 @@ def _show(
     out.print(f"target  {printable(target)} – {printable(resolution.reason)}")
     if resolution.hint:
         out.print(f"        [dim]{printable(resolution.hint)}[/]")
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("rule", "matches", "why not"):
-        table.add_column(heading, overflow="fold")
-    for name, matched, why in traces:
-        table.add_row(
-            printable(name), "[green]yes[/]" if matched else "no", printable("; ".join(why))
-        )
-    out.print(table)
+    table.show(
+        (Column("rule", least=20), Column("matches"), Column("why not", least=30)),
+        [
+            (printable(name), "[green]yes[/]" if matched else "no", printable("; ".join(why)))
+            for name, matched, why in traces
+        ],
+    )
     if isinstance(answer, Plan):
-        out.print(f"[green]would capture[/] – {printable(answer.reason)}")
-        out.print(
-            f"window  {answer.before_ns / 1e9:g} s before to {answer.after_ns / 1e9:g} s after the event"
-        )
-        for number, rung in enumerate(answer.rungs):
-            word = "filter " if not number else "or else"
-            out.print(f"{word} {rung.scope}: {printable(rung.core) or 'everything'}")
-            out.print(f"        [dim]{printable(rung.reason)}[/]")
+        _show_plan(answer)
     else:
         out.print(f"[yellow]would not capture[/] – {printable(getattr(answer, 'message', ''))}")
         out.print(f"        [dim]{printable(getattr(answer, 'hint', ''))}[/]")
+
+
+def _show_plan(answer: Plan) -> None:
+    out.print(f"[green]would capture[/] – {printable(answer.reason)}")
+    out.print(
+        f"window  {answer.before_ns / 1e9:g} s before to {answer.after_ns / 1e9:g} s after the event"
+    )
+    for number, rung in enumerate(answer.rungs):
+        word = "filter " if not number else "or else"
+        out.print(f"{word} {rung.scope}: {printable(rung.core) or 'everything'}")
+        out.print(f"        [dim]{printable(rung.reason)}[/]")

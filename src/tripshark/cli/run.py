@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from tripshark.cli.common import AsJson, Config, Data, command, emit, err, printable, settings_of
+from tripshark.cli.common import (
+    AsJson,
+    Config,
+    Data,
+    command,
+    emit,
+    err,
+    paragraphs,
+    printable,
+    settings_of,
+)
 from tripshark.programs import run as machine
 
 Listen = Annotated[
@@ -60,10 +70,16 @@ def _json(event: str, details: Mapping[str, object]) -> None:
 
 def _words(event: str, details: Mapping[str, object]) -> None:
     program = printable(details.get("program", ""))
+    error = details.get("error")
     if event == "ready" and "url" in details:
         err.print(f"[green]●[/] {program} is ready: [bold]{printable(details['url'])}[/]")
     elif event.startswith("ready"):
         err.print(f"[green]●[/] {program} is {event}")
+    elif isinstance(error, Mapping):
+        err.print(f"[red]●[/] {program} {event}: {paragraphs(error.get('message', ''))}")
+        for name, word in (("where", "where"), ("hint", "do   ")):
+            if error.get(name):
+                err.print(f"    [dim]{word}[/] {paragraphs(error[name])}")
     else:
         rest = ", ".join(f"{k} {printable(v)}" for k, v in details.items() if k != "program")
         err.print(f"[red]●[/] {program} {event}{': ' + rest if rest else ''}")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from rich.table import Table
-
+from tripshark.cli import table
 from tripshark.cli.common import (
     AsJson,
     Config,
@@ -11,11 +10,11 @@ from tripshark.cli.common import (
     command,
     emit,
     err,
-    out,
     plain,
     printable,
     settings_of,
 )
+from tripshark.cli.table import Column
 from tripshark.settings import explain
 
 
@@ -30,18 +29,27 @@ def settings(config: Config = None, data: Data = None, as_json: AsJson = False) 
         for each in explain(loaded):
             emit(plain(each))
         return
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in ("setting", "value", "unit", "from", "meaning"):
-        table.add_column(heading, overflow="fold")
+    rows = []
     for each in explain(loaded):
         changed = each.source != "default"
-        table.add_row(
-            printable(each.name),
-            f"[bold]{printable(each.value)}[/]" if changed else printable(each.value),
-            printable(each.unit),
-            printable(each.source) if changed else "[dim]default[/]",
-            printable(each.meaning),
+        rows.append(
+            (
+                printable(each.name),
+                f"[bold]{printable(each.value)}[/]" if changed else printable(each.value),
+                printable(each.unit),
+                printable(each.source) if changed else "[dim]default[/]",
+                printable(each.meaning),
+            )
         )
-    out.print(table)
+    table.show(COLUMNS, rows)
     for warning in loaded.warnings:
         err.print(f"[yellow]{printable(warning)}[/]")
+
+
+COLUMNS = (
+    Column("setting"),
+    Column("value", least=14),
+    Column("unit", rank=1),
+    Column("from", least=12),
+    Column("meaning", least=16),
+)

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable, Iterator
 
-from rich.table import Table
-
+from tripshark.cli import table
 from tripshark.cli.common import (
     AsJson,
     Config,
     Data,
     command,
     emit,
-    out,
+    err,
     plain,
     printable,
     settings_of,
     size,
     span,
 )
-from tripshark.model.target import Target
+from tripshark.cli.table import Column
+from tripshark.model.target import RingState, Target
 from tripshark.programs.clock import SystemClock
 from tripshark.programs.parts import residents
 from tripshark.recorder.client import RecorderClient
@@ -40,30 +41,50 @@ def targets(config: Config = None, data: Data = None, as_json: AsJson = False) -
         for each in found:
             emit(as_line(each, now_ns))
         return
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    right = ("recorded for", "history", "packets", "drops", "memory")
-    for heading in ("target", "name", "interfaces", *right, "state"):
-        table.add_column(heading, justify="right" if heading in right else "left", overflow="fold")
-    for each in sorted(found, key=lambda t: (not t.alive, t.title)):
-        line = as_line(each, now_ns)
-        drops = sum(ring.drops for ring in each.rings)
-        state = (
-            "recorded" if each.alive else f"[dim]gone {span((now_ns - each.gone_ns) / 1e9)} ago[/]"
-        )
-        if each.note:
-            state = f"[yellow]{printable(each.note)}[/]"
-        table.add_row(
-            printable(each.title),
-            printable(each.name),
-            printable(", ".join(dict.fromkeys(ring.interface.name for ring in each.rings))),
-            span((now_ns - each.since_ns) / 1e9),
-            span(float(str(line["history_seconds"]))),
-            str(sum(ring.packets for ring in each.rings)),
-            f"[red]{drops}[/]" if drops else "0",
-            size(sum(ring.bytes for ring in each.rings)),
-            state,
-        )
-    out.print(table)
+    found = tuple(sorted(found, key=lambda t: (not t.alive, t.title, t.name)))
+    table.show(COLUMNS, [_row(each, now_ns) for each in found])
+    if not found:
+        err.print("nothing is recorded; `tripshark doctor` tells why")
+    if any(each.drops for each in _rings(found)):
+        err.print("[dim]drops: packets that came while a ring was full; `tripshark doctor`[/]")
+
+
+COLUMNS = (
+    Column("target"),
+    Column("name", least=16, rank=3),
+    Column("interfaces", least=10, rank=2),
+    Column("history", right=True),
+    Column("packets", right=True, rank=1),
+    Column("drops", right=True),
+    Column("memory", right=True, rank=4),
+    Column("recorded for", right=True, rank=5),
+    Column("state", least=12),
+)
+
+
+def _row(each: Target, now_ns: int) -> tuple[str, ...]:
+    line = as_line(each, now_ns)
+    drops = sum(ring.drops for ring in each.rings)
+    state = "recorded" if each.alive else f"[dim]gone {span((now_ns - each.gone_ns) / 1e9)} ago[/]"
+    if each.note:
+        state = f"[yellow]{printable(each.note)}[/]"
+    names = dict.fromkeys(ring.interface.name for ring in each.rings)
+    return (
+        printable(each.title),
+        printable(each.name),
+        printable(", ".join(names)),
+        span(float(str(line["history_seconds"]))),
+        str(sum(ring.packets for ring in each.rings)),
+        f"[red]{drops}[/]" if drops else "0",
+        size(sum(ring.bytes for ring in each.rings)),
+        span(((now_ns if each.alive else each.gone_ns) - each.since_ns) / 1e9),
+        state,
+    )
+
+
+def _rings(found: Iterable[Target]) -> Iterator[RingState]:
+    for each in found:
+        yield from each.rings
 
 
 def as_line(target: Target, now_ns: int) -> dict[str, object]:

@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             held = _give_up(config)
             asyncio.run(_serve(listening, config, held))
     except TripsharkError as problem:
-        print(json.dumps(problem.as_json()), file=sys.stderr)  # noqa: T201 - a program's own voice
+        print(json.dumps({"ready": False, **problem.as_json()}), flush=True)  # noqa: T201 - as above
         return problem.exit_code
     return 0
 

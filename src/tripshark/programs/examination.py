@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import json
 import os
 import platform
 import re
 import shutil
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from tripshark.errors import TripsharkError
 from tripshark.formats import bpf
 from tripshark.programs import accounts, parts
 from tripshark.programs.clock import SystemClock, clock_facts, clock_source
+from tripshark.programs.service import Service
 from tripshark.recorder.client import RecorderClient
 from tripshark.settings import Settings
 from tripshark.targets.local import LocalTargets
@@ -115,7 +114,14 @@ def _tools() -> Iterator[Check]:
 
 def _data(settings: Settings) -> Iterator[Check]:
     folder = settings.data
-    place = next(each for each in (folder, *folder.parents) if each.exists())
+    place = next(each for each in (folder, *folder.parents) if _is_there(each))
+    if not os.access(place, os.W_OK | os.X_OK):
+        yield Check(
+            "data folder",
+            "limited" if _is_there(folder) else "bad",
+            f"this user may not write to {place}",
+            "name another with --data, or be root or of the group that owns it",
+        )
     usage = shutil.disk_usage(place)
     if usage.free < settings.bounds.reserve:
         yield Check(
@@ -128,6 +134,13 @@ def _data(settings: Settings) -> Iterator[Check]:
         yield Check("disk", "good", f"{usage.free // 1_000_000} MB free at {place}")
     for warning in settings.warnings:
         yield Check("settings", "limited", warning)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except PermissionError:  # a folder above is closed to us
+        return False
 
 
 def _rules(settings: Settings) -> Iterator[Check]:
@@ -208,32 +221,18 @@ async def _recorder(settings: Settings) -> list[Check]:
 
 
 def _service(settings: Settings) -> Iterator[Check]:
-    """What the running service says of itself: journal, Falco's heartbeat, files."""
-    said = settings.data / "listening"
+    """What the running service says of itself: journal, rules in force, Falco's heartbeat, files."""
+    service = Service(settings)
     try:
-        url = said.read_text(encoding="ascii").strip()
-    except OSError:
-        url = f"http://{settings.listen}"
-    try:
-        ready = _get(f"{url}/readyz")
-    except (OSError, ValueError) as problem:
-        yield Check(
-            "service", "bad", f"does not answer at {url}: {problem}", "start `tripshark run`"
-        )
+        _, ready = service.ask("/readyz")  # 503 tells as much as 200
+    except TripsharkError as problem:
+        yield Check("service", "bad", problem.message, "start `tripshark run`")
         return
+    yield Check("service", "good", f"answers at {service.where}")
     checks = ready.get("checks")
     for name, each in checks.items() if isinstance(checks, Mapping) else ():
         wrong = str(each.get("problem") or "") if isinstance(each, Mapping) else ""
-        yield Check(str(name), "bad" if wrong else "good", wrong or "good")
+        yield Check(f"service: {name}", "bad" if wrong else "good", wrong or "good")
     warnings = ready.get("warnings")
     for warning in warnings if isinstance(warnings, list) else ():
         yield Check("upstream", "limited", str(warning))
-
-
-def _get(url: str) -> Mapping[str, object]:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 (http by construction)
-            value = json.load(answer)
-    except urllib.error.HTTPError as problem:  # 503 tells as much as 200
-        value = json.loads(problem.read(1 << 20))
-    return value if isinstance(value, dict) else {}

@@ -61,7 +61,7 @@ from tripshark.targets.local import LocalTargets
 from tripshark.web.app import App
 from tripshark.web.metrics import Metrics
 from tripshark.web.parts import JournalState, Parts, disk_check, journal_check, recorder_check
-from tripshark.web.serve import Tls, bind, serving
+from tripshark.web.serve import Tls, bind, bind_here, serving
 
 log = structlog.get_logger("tripshark.node")
 
@@ -94,34 +94,46 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="tripshark-node", description=__doc__)
     parser.add_argument("--json-config", required=True, metavar="JSON")
     _log_to_stderr()
+    node: Node | None = None
     try:
         config = Config.from_json(parser.parse_args(argv).json_config)
         settings = load(Path(config.config) if config.config else None, config.overrides)
         node = Node(settings)
-        node.prepare()
+        node.prepare(group=config.groups[0] if config.groups else -1)
         keep_reach()
         give_up(uid=config.uid, gid=config.gid, groups=config.groups)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(node.run())
     except TripsharkError as problem:
-        print(json.dumps(problem.as_json()), file=sys.stderr)  # noqa: T201 (a program's own voice)
+        told = problem.as_json()
+        if node is None or not node.ready:
+            print(json.dumps({"ready": False, **told}), flush=True)  # noqa: T201 (the supervisor waits for it)
+        else:
+            print(json.dumps(told), file=sys.stderr)  # noqa: T201 (a program's own voice)
         return problem.exit_code
     return 0
 
 
 def _log_to_stderr() -> None:
-    """One JSON object a line, so that no field of an alert can look like a line of ours."""
+    """One JSON object a line, also of what libraries log, so that nothing hostile can look like a line of ours."""
+    told: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    as_json = structlog.processors.JSONRenderer()
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        processors=[*told, as_json], logger_factory=structlog.PrintLoggerFactory(sys.stderr)
     )
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=told,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, as_json],
+        )
+    )
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
 class Node:
@@ -134,10 +146,12 @@ class Node:
         self.heartbeats: Heartbeats
         self.sources: list[FileSource | StandardInput] = []
         self.stopping = asyncio.Event()
+        self.ready = False
 
-    def prepare(self) -> None:
+    def prepare(self, *, group: int) -> None:
         """What needs the rights we start with: bind, read secrets and rules. Raises `TripsharkError`."""
         settings = self.settings
+        self.bound_here = bind_here(settings.api_socket, group=group)
         self.bound = bind(settings.listen.host, settings.listen.port)
         self.alerts_bound = (
             bind(settings.ingest.listen.host, settings.ingest.listen.port)
@@ -264,17 +278,22 @@ class Node:
             metrics_open=settings.web.metrics_open,
         )
         (data / "scratch").mkdir(exist_ok=True)
-        await self._serve(stack, api, webhook, runner)
+        await self._serve(stack, api, webhook, runner, targets)
 
     async def _serve(
-        self, stack: AsyncExitStack, api: Parts, webhook: Webhook, runner: Runner
+        self,
+        stack: AsyncExitStack,
+        api: Parts,
+        webhook: Webhook,
+        runner: Runner,
+        targets: LocalTargets,
     ) -> None:
         """Everything that runs at once; the listeners close first, so that nothing is accepted and then lost."""
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(runner.run())
             helpers = [
                 tasks.create_task(self.rules.watch()),
-                tasks.create_task(self._keep_alive()),
+                tasks.create_task(self._keep_alive(targets)),
                 *(tasks.create_task(source.run()) for source in self.sources),
             ]
             async with AsyncExitStack() as listening:
@@ -285,6 +304,9 @@ class Node:
                     await listening.enter_async_context(
                         serving(alerts, self.alerts_bound, self.alerts_tls)
                     )
+                # whoever may open this socket needs no credentials: commands on this machine
+                here = App(replace(api, gate=Gate()), None)
+                await listening.enter_async_context(serving(here, self.bound_here))
                 self._say_ready(port)
                 await self.stopping.wait()
             for helper in helpers:
@@ -299,6 +321,7 @@ class Node:
         url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
         (self.settings.data / "listening").write_text(url + "\n", encoding="ascii")
         said = {"ready": True, "url": url, "pid": os.getpid()}
+        self.ready = True
         print(json.dumps(said), flush=True)  # noqa: T201 (the supervisor waits for this line)
 
     def _add_sources(self, door: Door) -> None:
@@ -321,10 +344,12 @@ class Node:
                 StandardInput(sys.stdin.fileno(), door, self.metrics, max_line=events.max_line)
             )
 
-    async def _keep_alive(self) -> None:
+    async def _keep_alive(self, targets: LocalTargets) -> None:
         while True:
             with contextlib.suppress(OSError):
                 await asyncio.to_thread(self.heartbeats.alive, self.clock.now_ns())
+            with contextlib.suppress(TripsharkError):  # the recorder's absence is told by /readyz
+                await targets.attach_residents()
             await asyncio.sleep(ALIVE_EVERY)
 
     async def _rules_check(self) -> str:

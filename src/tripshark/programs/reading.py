@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from tripshark.errors import NotFound
+from tripshark.errors import Denied, NotFound
 from tripshark.model.incident import Incident
 from tripshark.ports import Query
 from tripshark.programs.clock import SystemClock
@@ -37,7 +37,17 @@ class Reading:
 @asynccontextmanager
 async def reading(settings: Settings) -> AsyncIterator[Reading]:
     """Open the data folder for reading; the service may be running beside. Raises `NotFound` where nothing is."""
-    if not (settings.data / "catalogue.sqlite").exists():
+    try:
+        there = (settings.data / "catalogue.sqlite").exists()
+        if there:
+            (settings.data / "catalogue.sqlite").open("rb").close()
+    except PermissionError as problem:
+        raise Denied(
+            "this user may not read the data folder",
+            where=str(settings.data),
+            hint="run it as root, or as a user of the group that owns the folder",
+        ) from problem
+    if not there:
         raise NotFound(
             "there is no catalogue yet",
             where=str(settings.data),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,7 +94,30 @@ def run(
         ),
     }
     chosen = [programs[name] for name in ALL if name in only]
-    return asyncio.run(Supervisor(chosen, tell).run())
+    with _only_one(settings.data, [each.name for each in chosen]):
+        return asyncio.run(Supervisor(chosen, tell).run())
+
+
+@contextmanager
+def _only_one(data: Path, names: Sequence[str]) -> Iterator[None]:
+    """Nobody else runs these on this data folder meanwhile; the kernel forgets the locks with us. Raises `Permanent`."""
+    with ExitStack() as held:
+        for name in names:
+            path = data / "run" / f"{name}.lock"
+            try:
+                lock = held.enter_context(path.open("w"))
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as taken:
+                raise Permanent(
+                    f"a {name} runs on this data folder already",
+                    where=str(data),
+                    hint="stop it first, or name another folder with --data",
+                ) from taken
+            except OSError as problem:
+                raise Permanent(
+                    f"cannot be locked: {problem.strerror}", where=str(path)
+                ) from problem
+        yield
 
 
 def _prepare(data: Path, players: Cast) -> None:

@@ -75,7 +75,7 @@ async def read(request: Request) -> CaptureRequest:
         )
     return CaptureRequest(
         target=asked.target,
-        by=f"api:{request.client.host if request.client else ''}",
+        by=f"api:{request.client.host}" if request.client else "command line",
         before_ns=_duration(asked.before, "before"),
         after_ns=_duration(asked.after, "after"),
         scope=Scope(asked.scope) if asked.scope else None,

@@ -46,7 +46,7 @@ async def serve(request: Request, parts: Parts) -> Response:
     """One file of one incident's evidence. Raises `NotFound`, `BadInput`."""
     id = incident_id(request.path_params["id"])
     name = file_name(request.path_params["name"])
-    who = f"api:{request.client.host if request.client else ''}"
+    who = f"api:{request.client.host}" if request.client else "command line"
     folder = Path(await asyncio.to_thread(parts.vault.folder, id))
     manifest, digest = await asyncio.to_thread(_manifest, folder)
     sealed = {each.name: each.sha256 for each in manifest.files}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 from asyncio.events import TimerHandle
@@ -74,11 +75,32 @@ def bind(host: str, port: int) -> socket.socket:
     return bound
 
 
+def bind_here(path: Path, *, group: int) -> socket.socket:
+    """A unix socket that root, ourselves and the group may use; bound while we still may. Raises `Permanent`."""
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o117)
+    try:
+        path.unlink(missing_ok=True)  # an earlier life's; the data folder is ours alone
+        bound.bind(str(path))
+        if os.geteuid() == 0:
+            os.chown(path, -1, group)
+    except OSError as error:
+        bound.close()
+        raise Permanent(
+            f"cannot listen: {error.strerror or error}",
+            where=str(path),
+            hint="choose a data folder with a shorter path that allows sockets",
+        ) from error
+    finally:
+        os.umask(before)
+    return bound
+
+
 @asynccontextmanager
 async def serving(
     app: ASGIApp, bound: socket.socket, tls: Tls | None = None
 ) -> AsyncIterator[int]:
-    """Serve while the block runs; yields the port. At its end open requests get a few seconds."""
+    """Serve while the block runs; yields the port (0: a unix socket). At its end open requests get a few seconds."""
     config = uvicorn.Config(
         app,
         http=_Patient,
@@ -100,7 +122,7 @@ async def serving(
         tasks.create_task(server.serve([bound]))
         await server.ready.wait()
         try:
-            yield bound.getsockname()[1]
+            yield 0 if bound.family is socket.AF_UNIX else int(bound.getsockname()[1])
         finally:
             server.should_exit = True
 
