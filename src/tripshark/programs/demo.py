@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import select
 import shutil
 import signal
@@ -24,8 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tripshark.errors import Permanent, Transient
+from tripshark.programs.supervisor import die_with_parent
 
-POD, NET = "ts-demo-pod", "ts-demo-net"
 POD_IP, DNS_IP, C2_IP = "10.77.1.23", "10.77.1.53", "203.0.113.66"
 C2_NAME, C2_PORT = "c2.evil.example", 4444
 NAMESPACE, POD_NAME = "payments", "checkout-7d9f"
@@ -68,6 +69,19 @@ while True:
             if data: key.fileobj.sendall(b"SLEEP 100\\n")
             else: sel.unregister(key.fileobj); key.fileobj.close()
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The two namespaces of this demo; another demo beside it has others."""
+
+    pod: str
+    net: str
+
+    @classmethod
+    def fresh(cls) -> Names:
+        mark = secrets.token_hex(3)
+        return cls(f"ts-demo-{mark}-pod", f"ts-demo-{mark}-net")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,43 +133,91 @@ def prepare_inside() -> None:
     """Inside the user namespace: a /run of our own, for `ip netns`, and loopback up."""
     if not os.environ.get(INSIDE):
         return
-    _run("mount", "-t", "tmpfs", "tmpfs", "/run")
+    _command("mount", "-t", "tmpfs", "tmpfs", "/run")
     Path("/run/netns").mkdir()
-    _run("ip", "link", "set", "lo", "up")
+    _command("ip", "link", "set", "lo", "up")
 
 
 def run(say: Callable[[str], None], *, keep: bool) -> Outcome:
-    """Raises `Permanent` or `Transient` with what stood in the way; everything it made is removed again."""
+    """Raises `Permanent` or `Transient` with what stood in the way; everything it made is removed again.
+
+    Ctrl-C, SIGTERM and SIGHUP end it early, as cleanly: nothing stays behind, not even its folder.
+    """
+    names = Names.fresh()
     base = Path(tempfile.mkdtemp(prefix="tripshark-demo-"))
     base.chmod(0o755)
-    with contextlib.ExitStack() as cleaning:
-        cleaning.callback(_remove_namespaces)
-        _remove_namespaces()
-        service, url = _start_tripshark(base, cleaning)
-        say("Tripshark runs: every network namespace of this machine is being recorded")
-        far_end = _build_network(cleaning)
-        _wait(lambda: _is_recorded(url), "the recorder to see the pod")
-        say(f"a pod has started: {NAMESPACE}/{POD_NAME} ({POD_IP})")
-        port, connected_ns = _beacon()
-        say(f"it looked up {C2_NAME}, connected to {C2_IP}:{C2_PORT} and beaconed three times")
-        _run("ip", "netns", "del", POD)
-        _wait(lambda: not _veth_alive(), "the pod's veth to vanish")
-        say("the pod is gone: namespace deleted, veth vanished")
-        accepted = _post(url, _alert(port, connected_ns))
-        say(f"only now Falco's alert arrives over HTTP: {accepted['alert']}")
-        incident = _wait(lambda: _finished(url), "the incident to be sealed", seconds=40)
-        say("the evidence is sealed and read")
-        far_end.terminate()
-        outcome = _outcome(incident, base, connected_ns)
-        _stop(service)
+    with _interruptible():
+        try:
+            with contextlib.ExitStack() as cleaning:
+                cleaning.callback(_undisturbed)
+                outcome = _run_in(base, names, say, cleaning)
+        except BaseException as problem:
+            if isinstance(problem, Permanent | Transient):
+                _move_log(base, problem)
+            shutil.rmtree(base, ignore_errors=True)
+            raise
     if not keep:
         for name in ("journal", "drafts", "run"):
             shutil.rmtree(base / "data" / name, ignore_errors=True)
     return outcome
 
 
+def _run_in(
+    base: Path, names: Names, say: Callable[[str], None], cleaning: contextlib.ExitStack
+) -> Outcome:
+    cleaning.callback(_remove_namespaces, names)
+    service, url = _start_tripshark(base, names, cleaning)
+    say("Tripshark runs: every network namespace of the demo is being recorded")
+    _build_network(names, cleaning)
+    _wait(lambda: _is_recorded(url, names), "the recorder to see the pod")
+    say(f"a pod has started: {NAMESPACE}/{POD_NAME} ({POD_IP})")
+    port, connected_ns = _beacon(names)
+    say(f"it looked up {C2_NAME}, connected to {C2_IP}:{C2_PORT} and beaconed three times")
+    _command("ip", "netns", "del", names.pod)
+    _wait(lambda: not _veth_alive(names), "the pod's veth to vanish")
+    say("the pod is gone: namespace deleted, veth vanished")
+    gone = not _exists(names.pod)
+    accepted = _post(url, _alert(port, connected_ns))
+    say(f"only now Falco's alert arrives over HTTP: {accepted['alert']}")
+    incident = _wait(lambda: _finished(url), "the incident to be sealed", seconds=40)
+    say("the evidence is sealed and read")
+    outcome = _outcome(incident, base, connected_ns, pod_gone=gone)
+    _stop(service)
+    return outcome
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM and SIGHUP end us as Ctrl-C does: through every `finally`."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _undisturbed() -> None:
+    """The first thing of a clean-up: a second Ctrl-C must not leave half of it undone."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _move_log(base: Path, problem: Permanent | Transient) -> None:
+    """The service's last words go into the hint, since its folder goes."""
+    with contextlib.suppress(OSError):
+        words = (base / "tripshark.log").read_text(encoding="utf-8", errors="replace").strip()
+        if words and words[-100:] not in problem.hint:
+            problem.hint = f"{problem.hint}\n{words[-800:]}".strip()
+
+
 def _start_tripshark(
-    base: Path, cleaning: contextlib.ExitStack
+    base: Path, names: Names, cleaning: contextlib.ExitStack
 ) -> tuple[subprocess.Popen[str], str]:
     config = base / "tripshark.yaml"
     config.write_text(
@@ -163,12 +225,12 @@ def _start_tripshark(
             {
                 "listen": "127.0.0.1:0",
                 "data": str(base / "data"),
-                "recorder": {"host": False, "include": ["ts-demo-*"]},
+                "recorder": {"host": False, "include": [names.pod, names.net]},
                 "capture": {"after": "2s"},
                 "targets": {
                     "static": [
                         {
-                            "netns": POD,
+                            "netns": names.pod,
                             "namespace": NAMESPACE,
                             "pod": POD_NAME,
                             "labels": {"app": "checkout", "tier": "payments"},
@@ -187,7 +249,8 @@ def _start_tripshark(
         stdout=subprocess.PIPE,
         stderr=log,
         text=True,
-        start_new_session=True,
+        start_new_session=True,  # Ctrl-C is for us: we end it when the rest is cleaned up
+        preexec_fn=die_with_parent,
     )
     cleaning.callback(_stop, process)
     assert process.stdout is not None  # noqa: S101 (a pipe was asked for)
@@ -200,8 +263,7 @@ def _start_tripshark(
             said = json.loads(line)
             if said.get("program") == "responder" and said.get("event") == "ready":
                 return process, str(said["url"])
-    tail = (base / "tripshark.log").read_text(encoding="utf-8")[-800:]
-    raise Permanent("Tripshark did not start", where=str(base / "tripshark.log"), hint=tail)
+    raise Permanent("Tripshark did not start", hint=f"`{sys.argv[0]} doctor` may tell why")
 
 
 def _stop(process: subprocess.Popen[str]) -> None:
@@ -214,49 +276,37 @@ def _stop(process: subprocess.Popen[str]) -> None:
             process.wait()
 
 
-def _build_network(cleaning: contextlib.ExitStack) -> subprocess.Popen[str]:
+def _build_network(names: Names, cleaning: contextlib.ExitStack) -> None:
     """The far end first; the pod last, so that its whole life is recorded."""
-    _run("ip", "netns", "add", NET)
-    _run("ip", "netns", "add", POD)
-    _run(
-        "ip",
-        "-n",
-        POD,
-        "link",
-        "add",
-        "eth0",
-        "type",
-        "veth",
-        "peer",
-        "name",
-        "pod0",
-        "netns",
-        NET,
-    )
-    _run("ip", "-n", NET, "link", "set", "lo", "up")
+    pod, net = names.pod, names.net
+    _command("ip", "netns", "add", net)
+    _command("ip", "netns", "add", pod)
+    veth = ("eth0", "type", "veth", "peer", "name", "pod0", "netns", net)
+    _command("ip", "-n", pod, "link", "add", *veth)
+    _command("ip", "-n", net, "link", "set", "lo", "up")
     for address in (f"{DNS_IP}/24", f"{C2_IP}/24"):
-        _run("ip", "-n", NET, "addr", "add", address, "dev", "pod0")
-    _run("ip", "-n", NET, "link", "set", "pod0", "up")
-    _run("ip", "-n", POD, "link", "set", "lo", "up")
-    _run("ip", "-n", POD, "addr", "add", f"{POD_IP}/24", "dev", "eth0")
-    _run("ip", "-n", POD, "link", "set", "eth0", "up")
-    _run("ip", "-n", POD, "route", "add", "default", "via", DNS_IP)
+        _command("ip", "-n", net, "addr", "add", address, "dev", "pod0")
+    _command("ip", "-n", net, "link", "set", "pod0", "up")
+    _command("ip", "-n", pod, "link", "set", "lo", "up")
+    _command("ip", "-n", pod, "addr", "add", f"{POD_IP}/24", "dev", "eth0")
+    _command("ip", "-n", pod, "link", "set", "eth0", "up")
+    _command("ip", "-n", pod, "route", "add", "default", "via", DNS_IP)
     far_end = subprocess.Popen(  # noqa: S603 (a fixed program)
-        ["ip", "netns", "exec", NET, sys.executable, "-I", "-c", _FAR_END],  # noqa: S607
+        ["ip", "netns", "exec", net, sys.executable, "-I", "-c", _FAR_END],  # noqa: S607
         stdout=subprocess.PIPE,
         text=True,
+        start_new_session=True,
+        preexec_fn=die_with_parent,
     )
-    cleaning.callback(far_end.wait)
-    cleaning.callback(far_end.terminate)
+    cleaning.callback(_stop, far_end)
     assert far_end.stdout is not None  # noqa: S101
     if far_end.stdout.readline().strip() != "up":
-        raise Permanent("the demo's far end did not start", where=f"namespace {NET}")
-    return far_end
+        raise Permanent("the demo's far end did not start", where=f"namespace {net}")
 
 
-def _beacon() -> tuple[int, int]:
+def _beacon(names: Names) -> tuple[int, int]:
     done = subprocess.run(  # noqa: S603 (a fixed program)
-        ["ip", "netns", "exec", POD, sys.executable, "-I", "-c", _BEACON],  # noqa: S607
+        ["ip", "netns", "exec", names.pod, sys.executable, "-I", "-c", _BEACON],  # noqa: S607
         capture_output=True,
         text=True,
         timeout=20,
@@ -300,7 +350,7 @@ def _alert(port: int, at_ns: int) -> Mapping[str, object]:
     }
 
 
-def _outcome(incident: Mapping[str, object], base: Path, t0_ns: int) -> Outcome:
+def _outcome(incident: Mapping[str, object], base: Path, t0_ns: int, *, pod_gone: bool) -> Outcome:
     folder = Path(str(incident["folder"]))
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     rows = tuple(_packet_list(folder / "evidence.pcapng"))
@@ -312,7 +362,7 @@ def _outcome(incident: Mapping[str, object], base: Path, t0_ns: int) -> Outcome:
         ledger=str(manifest["ledger"]["word"]),
         packets=int(manifest["details"]["what"]["packets"]),
         seconds_before_alert=round((t0_ns - first_ns) / 1e9, 6) if first_ns else 0.0,
-        pod_deleted_before_alert=True,
+        pod_deleted_before_alert=pod_gone,
         alert_frame=next((n for n, row in enumerate(rows, 1) if "FALCO" in row), 0),
         rows=rows,
         data=str(base / "data"),
@@ -343,24 +393,28 @@ def _finished(url: str) -> Mapping[str, object] | None:
     return None
 
 
-def _is_recorded(url: str) -> bool:
+def _is_recorded(url: str, names: Names) -> bool:
     """The pod's ring is open and its address is known."""
     return any(
-        target["name"] == f"netns:{POD}" and POD_IP in str(target["addresses"])
+        target["name"] == f"netns:{names.pod}" and POD_IP in str(target["addresses"])
         for target in _get(url, "/v1/targets")["targets"]
     )
+
+
+# no proxy of the environment: it all happens on loopback
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def _post(url: str, event: Mapping[str, object]) -> Mapping[str, object]:
     request = urllib.request.Request(  # noqa: S310 (http on loopback)
         f"{url}/", data=json.dumps(event).encode(), headers={"Content-Type": "application/json"}
     )
-    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+    with _DIRECT.open(request, timeout=10) as answer:
         return dict(json.load(answer))
 
 
 def _get(url: str, path: str) -> dict[str, list[dict[str, object]]]:
-    with urllib.request.urlopen(f"{url}{path}", timeout=10) as answer:  # noqa: S310
+    with _DIRECT.open(f"{url}{path}", timeout=10) as answer:
         return dict(json.load(answer))
 
 
@@ -375,25 +429,26 @@ def _wait(condition: Callable[[], object], what: str, *, seconds: float = 15) ->
     raise Transient(f"waited {seconds:.0f} s in vain for {what}")
 
 
-def _veth_alive() -> bool:
-    done = subprocess.run(  # noqa: S603
-        ["ip", "-n", NET, "link", "show", "pod0"],  # noqa: S607
-        capture_output=True,
-        check=False,
-    )
+def _veth_alive(names: Names) -> bool:
+    return _quiet("ip", "-n", names.net, "link", "show", "pod0")
+
+
+def _exists(namespace: str) -> bool:
+    return (Path("/run/netns") / namespace).exists()
+
+
+def _remove_namespaces(names: Names) -> None:
+    for name in (names.pod, names.net):
+        if _exists(name):
+            _quiet("ip", "netns", "del", name)
+
+
+def _quiet(*argv: str) -> bool:
+    done = subprocess.run(argv, capture_output=True, check=False)  # noqa: S603
     return done.returncode == 0
 
 
-def _remove_namespaces() -> None:
-    for name in (POD, NET):
-        subprocess.run(  # noqa: S603
-            ["ip", "netns", "del", name],  # noqa: S607
-            capture_output=True,
-            check=False,
-        )
-
-
-def _run(*argv: str) -> None:
+def _command(*argv: str) -> None:
     done = subprocess.run(argv, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode != 0:
         raise Permanent(

@@ -113,7 +113,7 @@ class Supervisor:
             *program.argv,
             stdin=None if program.inherits_stdin else asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
-            preexec_fn=_die_with_parent,
+            preexec_fn=die_with_parent,
             start_new_session=True,  # Ctrl-C reaches the supervisor alone, which ends them in order
         )
         self._processes[program.name] = process
@@ -163,7 +163,7 @@ def _failure(problem: BaseException) -> Mapping[str, object]:
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Nothing outlives the supervisor, however it ends."""
     _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
