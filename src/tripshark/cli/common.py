@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from tripshark.errors import BadInput, TripsharkError
+from tripshark.errors import BadInput, Denied, TripsharkError
 from tripshark.model.units import ns_of
 from tripshark.settings import Settings, load
 
@@ -32,11 +32,18 @@ R = TypeVar("R")
 
 Config = Annotated[
     Path | None,
-    typer.Option("--config", help="Configuration file (YAML).", show_default=False),
+    typer.Option(
+        "--config", help="Configuration file (YAML).", show_default=False, readable=False
+    ),
 ]
 Data = Annotated[
     Path | None,
-    typer.Option("--data", help="Folder of evidence, journal and catalogue.", show_default=False),
+    typer.Option(
+        "--data",
+        help="Folder of evidence, journal and catalogue.",
+        show_default=False,
+        readable=False,
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Incident = Annotated[str, typer.Argument(help="Incident id, or the beginning of one; `last`.")]
@@ -135,6 +142,13 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
         except TripsharkError as problem:
             raise fail(problem, as_json=bool(kwargs.get("as_json"))) from problem
+        except PermissionError as problem:
+            denied = Denied(
+                f"this user may not: {problem.strerror}",
+                where=str(problem.filename or ""),
+                hint="run it as root, or as a user of the group that owns the folder",
+            )
+            raise fail(denied, as_json=bool(kwargs.get("as_json"))) from problem
         except BrokenPipeError:
             no_more_output()
             raise typer.Exit(0) from None

@@ -30,7 +30,7 @@ from tripshark.programs.supervisor import die_with_parent
 POD_IP, DNS_IP, C2_IP = "10.77.1.23", "10.77.1.53", "203.0.113.66"
 C2_NAME, C2_PORT = "c2.evil.example", 4444
 NAMESPACE, POD_NAME = "payments", "checkout-7d9f"
-INSIDE = "TRIPSHARK_DEMO_INSIDE"  # set when the demo runs again inside a user namespace
+INSIDE = "IN_DEMO_OF_TRIPSHARK"  # set when the demo runs again inside a user namespace; no setting
 
 # What runs in the pod: a look-up, a connection, beacons. Prints the client port and the time of the connect.
 _BEACON = f"""
@@ -263,7 +263,7 @@ def _start_tripshark(
             said = json.loads(line)
             if said.get("program") == "responder" and said.get("event") == "ready":
                 return process, str(said["url"])
-    raise Permanent("Tripshark did not start", hint=f"`{sys.argv[0]} doctor` may tell why")
+    raise Permanent("Tripshark did not start", hint="`tripshark doctor` may tell why")
 
 
 def _stop(process: subprocess.Popen[str]) -> None:
