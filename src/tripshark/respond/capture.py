@@ -132,15 +132,33 @@ class Capture:
         if plan.rungs[0].scope in (Scope.FLOW, Scope.PEER):
             # nothing that the filter matches up to now is thrown away, however late the alert came
             self.state.until_ns = max(self.state.until_ns, frozen.at_ns)
+        self._look_ahead_if_late(frozen)
         decoded = [await asyncio.to_thread(self._decode, copy) for copy in frozen.copies]
         for source, packets in decoded:
             self._note_narrow(source, packets)
         for source, packets in decoded:
             await asyncio.to_thread(self._keep, source, packets, newest=True)
         await asyncio.to_thread(self._spool.save)
-        bound = plan.t0_ns + plan.after_ns + plan.limits.extend_ns
+        bound = max(plan.t0_ns + plan.after_ns + plan.limits.extend_ns, self.state.until_ns)
         chunks = self._recorder.follow(frozen, until_ns=bound, max_bytes=RAW_BYTES)
         return chunks, any(copy.live for copy in frozen.copies)
+
+    def _look_ahead_if_late(self, frozen: Frozen) -> None:
+        """An alert that comes after all of its window has been forgotten still shows what goes on now."""
+        reach_ns = min((copy.reaches_ns for copy in frozen.copies), default=0)
+        if self.state.until_ns >= reach_ns:
+            return
+        self.state.entries.append(
+            Entry(
+                kind="late",
+                message="the whole window lies before the history that is still there; "
+                "what came after the alert's arrival was captured instead",
+                word=Word.EXPIRED,
+                from_ns=self.state.plan.t0_ns - self.state.plan.before_ns,
+                to_ns=reach_ns,
+            )
+        )
+        self.state.until_ns = frozen.at_ns + self.state.plan.after_ns
 
     async def _follow(self, chunks: AsyncIterator[Chunk], reached_ns: int, *, live: bool) -> bool:
         """True at the capture's end."""
