@@ -196,6 +196,9 @@ class Draft(Protocol):
     def create(self, name: str) -> BinaryIO:
         """A new file in the draft, or the same file again for appending."""
 
+    def remove(self, name: str) -> None:
+        """Take a file out of the draft, so that `create` begins anew; none is fine too."""
+
     def read(self, name: str) -> memoryview:
         """A file of the draft, mapped."""
 

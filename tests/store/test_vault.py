@@ -210,6 +210,19 @@ def test_a_crash_leaves_drafts_that_can_be_salvaged(tmp_path: Path) -> None:
     assert list(vault.drafts()) == []
 
 
+def test_a_file_begun_anew_holds_nothing_of_an_earlier_try(tmp_path: Path) -> None:
+    """Also when a seal that was cut off had made it read-only already."""
+    draft = make_vault(tmp_path).begin(ID, OPENED_NS)
+    with draft.create("evidence.pcapng") as file:
+        file.write(b"half")
+    (tmp_path / "drafts" / ID / "evidence.pcapng").chmod(0o440)
+    draft.remove("evidence.pcapng")
+    draft.remove("never-there")
+    with draft.create("evidence.pcapng") as file:
+        file.write(b"whole")
+    assert bytes(draft.read("evidence.pcapng")) == b"whole"
+
+
 def test_a_discarded_draft_is_gone(tmp_path: Path) -> None:
     """Nothing of it stays, and the id may be used again."""
     vault = make_vault(tmp_path)

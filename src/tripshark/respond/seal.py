@@ -293,6 +293,7 @@ def _write(
             place[ring] = number
         own = own.with_source(place) if len(own) else own
         interfaces = [_interface(rings[ring], chosen, linktype) for ring in used]
+        draft.remove(name)  # of an earlier try that was cut off
         with draft.create(name) as out:
             pcapng.write(
                 out,

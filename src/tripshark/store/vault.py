@@ -445,6 +445,14 @@ class FolderDraft:
             raise refused(error, path) from error
         return cast("BinaryIO", io.BufferedWriter(_Appending(fd, path), 1 << 20))
 
+    def remove(self, name: str) -> None:
+        """Take a file out of the draft, so that `create` begins anew; none is fine too."""
+        path = self.path / file_name(name)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise refused(error, path) from error
+
     def read(self, name: str) -> memoryview:
         """A file of the draft, mapped. Raises `NotFound`, `BadInput`."""
         path = self.path / file_name(name)
