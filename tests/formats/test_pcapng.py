@@ -54,7 +54,9 @@ def some_packets(draw: st.DrawFn) -> Packets:
     return make_packets(datas, **columns)
 
 
-WORDS = st.text(st.characters(blacklist_characters="\0", codec="utf-8"), max_size=20)
+WORDS = st.text(
+    st.characters(exclude_categories=["Cc", "Cf", "Cs", "Zl", "Zp"]), max_size=20
+)  # what can be seen
 FILLED = WORDS.filter(bool)
 FIELDS = st.dictionaries(
     st.from_regex(r"[A-Z][A-Z0-9_]{0,10}", fullmatch=True),
@@ -286,10 +288,21 @@ def test_one_name_per_address_and_none_for_nothing() -> None:
     assert pcapng.names({"10.0.0.1": "\x7f"}) == b""
 
 
+def test_what_cannot_be_seen_is_spelled_out() -> None:
+    """No control, line break or change of direction in an option: capinfos would print it as it is."""
+    hostile = "\x1b[2J\nforged\u202e\u2028\x9b"
+    shown = "\\u001b[2J\\u000aforged\\u202e\\u2028\\u009b"
+    raw = pcapng.Section(comments=[hostile]).block()
+    raw += pcapng.Interface(name=hostile, description=hostile).block()
+    file = pcapng.read(raw)
+    assert file.section.comments == (shown,)
+    assert (file.interfaces[0].name, file.interfaces[0].description) == (shown, shown)
+
+
 def test_long_text_is_cut_between_characters() -> None:
     """An option holds 65,535 bytes and no half character; a NUL and half a character do not get in."""
     raw = pcapng.Section(comments=["ü" * 40_000, "a\0b", "\ud800"]).block()
-    assert pcapng.read(raw).section.comments == ("ü" * 32_767, "ab", "?")
+    assert pcapng.read(raw).section.comments == ("ü" * 32_767, "ab", "\\ud800")
     row = pcapng.alert_row(T0, {"MESSAGE": "ü" * 600_000})
     assert pcapng.read(pcapng.Section().block() + row).rows[0][1] == {"MESSAGE": "ü" * 524_288}
 

@@ -200,11 +200,24 @@ def option(code: int, value: bytes) -> bytes:
 
 
 def text(code: int, words: str, before: bytes = b"") -> bytes:
-    """An option of text, cut where it is too long; b"" where it says nothing. A NUL would end it for some readers."""
+    """An option of text, cut where it is too long; b"" where it says nothing. A NUL would end it for some readers.
+
+    What cannot be seen is spelled out: capinfos prints options as they are, and rules and names come from alerts.
+    """
     if not words:
         return b""
-    raw = before + words.replace("\0", "").encode(errors="replace")
+    raw = before + _spelled(words.replace("\0", "")).encode()
     return option(code, _cut(raw, _LONGEST_OPTION))
+
+
+def _spelled(words: str) -> str:
+    """Controls, line breaks, changes of direction and lone surrogates as `\\u001b`."""
+    if words.isascii() and words.isprintable():
+        return words
+    return "".join(
+        f"\\u{ord(letter):04x}" if unicodedata.category(letter) in _INVISIBLE else letter
+        for letter in words
+    )
 
 
 def ended(options: Iterable[bytes]) -> bytes:
