@@ -58,7 +58,7 @@ class Plan:
     rule: str  # name of the Tripshark rule
     rule_hash: str  # SHA-256 of the rule's document
     target: TargetKey
-    t0_ns: int
+    t0_ns: int  # the event's time, never one that is still to come
     before_ns: int
     after_ns: int
     idle_ns: int  # 0: never end early
@@ -86,7 +86,7 @@ class Defaults:
 
 
 FUTURE_NS = 5_000_000_000
-"""How far an event may lie ahead of our clock before the plan says so."""
+"""How far an event may lie ahead of our clock before it is taken for one of now, and the plan says so."""
 
 
 def decide(
@@ -215,7 +215,7 @@ def _plan(
         rule=rule.name,
         rule_hash=rule.hash,
         target=target.key,
-        t0_ns=alert.time_ns,
+        t0_ns=now_ns if _lies_ahead(alert, now_ns) else alert.time_ns,
         before_ns=_given(capture.before_ns, defaults.before_ns),
         after_ns=_given(capture.after_ns, defaults.after_ns),
         idle_ns=_given(capture.idle_ns, defaults.idle_ns),
@@ -238,12 +238,19 @@ def _given(value: int | None, default: int) -> int:
     return default if value is None else value
 
 
+def _lies_ahead(alert: Alert, now_ns: int) -> bool:
+    """An event that is still to come would let its capture run until then."""
+    return alert.time_ns - now_ns > FUTURE_NS
+
+
 def _time_notes(alert: Alert, target: Target, now_ns: int) -> list[str]:
-    """T0 stays what the alert says; where that looks wrong the plan says so."""
+    """T0 is what the alert says, unless that is still to come; where it looks wrong the plan says so."""
     notes = []
-    ahead_ns = alert.time_ns - now_ns
-    if ahead_ns > FUTURE_NS:
-        notes.append(f"the event lies {ahead_ns / 1e9:.0f} s in the future: check the clocks")
+    if _lies_ahead(alert, now_ns):
+        notes.append(
+            f"the event lies {(alert.time_ns - now_ns) / 1e9:.0f} s in the future: check the clocks; "
+            "the window is that of an event of now"
+        )
     oldest_ns = min((ring.oldest_ns for ring in target.rings if ring.oldest_ns), default=0)
     if oldest_ns and alert.time_ns < oldest_ns:
         missed = (oldest_ns - alert.time_ns) / 1e9

@@ -52,6 +52,7 @@ BATCH = 256  # journal records handled between two transactions
 RETRY = 0.5  # seconds between tries of what may work later
 SEAL_TRIES = 20
 JANITOR = 60.0
+ASK_DISK_NS = 1_000_000_000  # an answer this young is used again
 
 
 @dataclass(slots=True)
@@ -83,7 +84,6 @@ class _Start:
     plan: Plan
     target: Target
     frozen: Frozen | None
-    received_ns: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +126,8 @@ class Runner:
         self._retention = retention
         self._incidents = Incidents()
         self._waiting: dict[int, asyncio.Future[Incident]] = {}
+        self._disk_state = (0, 0)
+        self._disk_asked_ns = 0
         self._refused: dict[str, AlertId] = {}  # meaning + reason → first alert refused so
         self._analysing = asyncio.Semaphore(1)
         self._writing = asyncio.Lock()  # reading an incident and writing it back is one step
@@ -237,15 +239,24 @@ class Runner:
         if record.via == manual.VIA:
             await self._take_request(record, batch)
             return
-        alert = falco.decode(record.body)
+        alert = self._recent.decoded.pop(record.seq, None) or falco.decode(record.body)
         first = self._recent.saw(event_key(alert), record.seq)
         if first not in (None, record.seq):
             self._repeat(first, record.received_ns, batch)
             self._recent.settle(record.seq, self._fate(first))
             return
         now_ns = self._world.clock.now_ns()
-        decision = await self._pipeline.decide(alert, now_ns=now_ns)
-        key = meaning(alert, decision.target.key if decision.target else "")
+        resolution = await self._pipeline.resolve(alert)
+        if isinstance(resolution, Refusal):
+            self._refuse(record, alert, meaning(alert, ""), resolution, batch)
+            return
+        target = resolution.target
+        key = meaning(alert, target.key if target else "")
+        opened = self._incidents.open.get(target.key) if target else None
+        if opened is not None and opened.knows(key):  # nothing needs to be decided again
+            self._join_repeat(opened, record, alert, key, batch)
+            return
+        decision = await self._pipeline.decide(alert, resolution, now_ns=now_ns)
         if isinstance(decision.answer, Refusal) or decision.target is None:
             self._refuse(record, alert, key, _as_refusal(decision.answer), batch)
             return
@@ -270,14 +281,18 @@ class Runner:
         if resting is not None and now_ns < resting.until_ns:
             await self._rest(record, alert, key, plan, batch)
             return
-        refusal = self._may_start(plan, opened, now_ns) or await self._has_room(plan)
+        refusal = self._may_start(plan, opened, now_ns)
         frozen = None if refusal else await self._pipeline.freeze(plan)
-        if refusal is None and isinstance(frozen, Refusal):
+        if isinstance(frozen, Refusal):
             refusal, frozen = frozen, None
+        if refusal is None:  # asking the disk may be slow: the history is safe by now
+            refusal = await self._has_room(plan, now_ns)
+            if refusal is not None and frozen is not None:
+                await self._release(frozen)
         if refusal is not None:
             self._refuse(record, alert, key, refusal, batch, opened)
             return
-        if isinstance(frozen, Frozen):
+        if frozen is not None:
             self._world.meter.frozen((frozen.at_ns - record.received_ns) / 1e9)
         if opened is None:
             opened = Open(incident=self._new_incident(alert, plan, target, now_ns))
@@ -288,20 +303,9 @@ class Runner:
         opened.running += 1
         self._add_row(opened, record, alert, key, batch)
         batch.touched.add(opened.incident.id)
-        if isinstance(
-            frozen, Frozen
-        ):  # its rings as they were at the freeze, its identity as we know it
+        if frozen is not None:  # its rings as they were at the freeze, its identity as we know it
             target = replace(frozen.target, identity=target.identity)
-        batch.starts.append(
-            _Start(
-                opened,
-                key,
-                plan,
-                target,
-                frozen if isinstance(frozen, Frozen) else None,
-                record.received_ns,
-            )
-        )
+        batch.starts.append(_Start(opened, key, plan, target, frozen))
         self._answer(record, opened.incident, batch)
 
     def _may_start(self, plan: Plan, opened: Open | None, now_ns: int) -> Refusal | None:
@@ -313,10 +317,15 @@ class Runner:
             now_ns=now_ns,
         )
 
-    async def _has_room(self, plan: Plan) -> Refusal | None:
+    async def _has_room(self, plan: Plan, now_ns: int) -> Refusal | None:
         """A capture needs its bytes twice while it is sealed: as spool and as final file."""
         vault = self._world.vault
-        used, free = await asyncio.to_thread(lambda: (vault.used_bytes(), vault.free_bytes()))
+        if now_ns - self._disk_asked_ns > ASK_DISK_NS:
+            self._disk_state = await asyncio.to_thread(
+                lambda: (vault.used_bytes(), vault.free_bytes())
+            )
+            self._disk_asked_ns = now_ns
+        used, free = self._disk_state
         promised = sum(
             2 * capture.state.plan.limits.max_bytes
             for opened in self._incidents.by_id.values()
@@ -342,7 +351,7 @@ class Runner:
             rule=plan.rule,
             falco_rule=alert.rule,
             priority=alert.priority.title,
-            t0_ns=alert.time_ns,
+            t0_ns=plan.t0_ns,
             opened_ns=now_ns,
             plan=msgspec.to_builtins(plan),
         )
@@ -363,7 +372,8 @@ class Runner:
     ) -> None:
         """The same again while it is being captured: the window grows, nothing new starts."""
         if key in opened.captures:
-            opened.captures[key].extend(alert.time_ns)
+            # an event that claims to be still to come lengthens nothing beyond one of now
+            opened.captures[key].extend(min(alert.time_ns, record.received_ns))
         opened.count()
         if len(opened.rows) < SHOWN:
             self._add_row(opened, record, alert, key, batch)
