@@ -169,9 +169,10 @@ async def test_two_holders_of_one_address_are_nobody() -> None:
 
 async def test_what_is_unknown_is_looked_up_afresh_once() -> None:
     """A pod that appeared within the last moment is found; what is known is not asked again."""
-    machine = Recorded(target("host"))
-    places = local(machine)
+    machine, clock = Recorded(target("host")), ManualClock(1000 * S)
+    places = LocalTargets(machine, RESIDENTS, clock, node="n1")
     await places.all()
+    clock.now += S // 10
     machine.found = (target("netns:shop0"),)
     answer = await places.resolve(alert(namespace="payments", pod="checkout-7d9f"))
     assert answer.target

@@ -35,7 +35,10 @@ class Open:
     sealed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def knows(self, meaning: str) -> bool:
-        return meaning in self.captures or meaning in self.planned
+        """A capture about this is running or about to start."""
+        if meaning in self.planned:
+            return True
+        return meaning in self.captures and not self.captures[meaning].state.ended
 
     def count(self, copies: int = 1) -> None:
         self.incident = replace(self.incident, alerts=self.incident.alerts + copies)

@@ -13,6 +13,7 @@ from tripshark.respond.identity import alert_id, event_key
 
 BODIES = 4096  # bodies remembered so that the very same bytes are stored once
 EVENTS = 65_536
+DECODED = 4096  # alerts kept as they were decoded, so that the runner need not do it again
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class Recent:
 
     events: OrderedDict[bytes, int] = field(default_factory=OrderedDict)  # event → journal seq
     fates: OrderedDict[int, Fate] = field(default_factory=OrderedDict)  # by journal seq
+    decoded: dict[int, Alert] = field(default_factory=dict)  # by seq, until the runner takes it
 
     def saw(self, key: bytes, seq: int) -> int | None:
         """The seq under which this event came before, else None; remembers it."""
@@ -39,6 +41,11 @@ class Recent:
         if len(self.events) > EVENTS:
             self.events.popitem(last=False)
         return None
+
+    def forget_decoded(self, upto: int) -> None:
+        """Whatever the runner has worked off already."""
+        for seq in [each for each in self.decoded if each <= upto]:
+            del self.decoded[seq]
 
     def settle(self, seq: int, fate: Fate) -> None:
         """What became of the alert with this seq."""
@@ -71,6 +78,8 @@ class Intake:
             if len(self._bodies) > BODIES:
                 self._bodies.popitem(last=False)
         first = original or self._recent.saw(event_key(alert), seq)
+        if not original and len(self._recent.decoded) < DECODED:
+            self._recent.decoded[seq] = alert
         fate = self._recent.fates.get(first or seq)
         return Receipt(
             alert=alert_id(first or seq),

@@ -11,7 +11,7 @@ from tripshark.model.alert import Alert
 from tripshark.model.filter import Scope
 from tripshark.model.plan import Defaults, Plan, Reason, Refusal, decide
 from tripshark.model.rule import RuleSet, Verdict, evaluate
-from tripshark.model.target import Target, TargetKind
+from tripshark.model.target import Resolution, Target, TargetKind
 from tripshark.ports import Recorder, Targets
 
 
@@ -41,26 +41,23 @@ class Pipeline:
         self._defaults = defaults
         self._own_pids = own_pids
 
-    async def decide(self, alert: Alert, *, now_ns: int) -> Decision:
-        """Which target and what plan, or why not. Asks nobody but this machine."""
+    async def resolve(self, alert: Alert) -> Resolution | Refusal:
+        """Which target is meant. Asks nobody but this machine."""
         if alert.is_internal:
-            return Decision(
-                answer=Refusal(
-                    reason=Reason.INTERNAL, message="Falco about itself; watched as its heartbeat"
-                ),
-                target=None,
+            return Refusal(
+                reason=Reason.INTERNAL, message="Falco about itself; watched as its heartbeat"
             )
         try:
-            resolution = await self._targets.resolve(alert)
+            return await self._targets.resolve(alert)
         except Transient as away:
-            return Decision(
-                answer=Refusal(
-                    reason=Reason.RECORDER_AWAY,
-                    message=away.message,
-                    hint=away.hint or "is `tripshark recorder` running? see `tripshark doctor`",
-                ),
-                target=None,
+            return Refusal(
+                reason=Reason.RECORDER_AWAY,
+                message=away.message,
+                hint=away.hint or "is `tripshark recorder` running? see `tripshark doctor`",
             )
+
+    async def decide(self, alert: Alert, resolution: Resolution, *, now_ns: int) -> Decision:
+        """What plan the rules make of it, or why none."""
         target = resolution.target
         verdict = evaluate(self.rules, alert, target)
         host: Target | None = None

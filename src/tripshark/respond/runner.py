@@ -180,6 +180,7 @@ class Runner:
                     self._refuse_unreadable(record, problem, batch)
             await self._commit(batch, records[-1].seq)
             self.position = records[-1].seq
+            self._recent.forget_decoded(self.position)
             await self._world.journal.forget(self.position)
 
     async def _commit(self, batch: _Batch, position: int) -> None:

@@ -7,12 +7,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from tripshark.model.alert import Alert
 from tripshark.errors import NotFound, Transient
+from tripshark.model.alert import Alert
 from tripshark.model.target import Identity, Resolution, Target, TargetKey, TargetKind
 from tripshark.ports import Clock
 
 FRESH_NS = 200_000_000  # answers younger than this are used again
+RETRY_NS = 50_000_000  # what is not known is asked again this soon
 SLACK_NS = 1_000_000_000  # between an event and the moment a namespace was seen to come or go
 
 
@@ -102,7 +103,7 @@ class LocalTargets:
         """Strongest evidence first; what is not known at once is looked up afresh before giving up."""
         answer = await self._resolve(alert, await self._all(FRESH_NS))
         if answer.target is None:
-            answer = await self._resolve(alert, await self._all(0))
+            answer = await self._resolve(alert, await self._all(RETRY_NS))
         return answer
 
     async def _resolve(self, alert: Alert, known: Sequence[Target]) -> Resolution:
