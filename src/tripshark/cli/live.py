@@ -3,36 +3,62 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Annotated
 
 import numpy as np
 import typer
 
-from tripshark.cli.common import Config, Data, command, err, printable, settings_of
-from tripshark.errors import BadInput, NotFound
+from tripshark.cli.common import (
+    Config,
+    Data,
+    command,
+    duration_ns,
+    err,
+    printable,
+    settings_of,
+)
+from tripshark.errors import BadInput, NotFound, TripsharkError
 from tripshark.formats import bpf, pcapng
 from tripshark.formats.packets import Packets, concat
 from tripshark.formats.ring import Seam, decode, linktype
-from tripshark.formats.wire import Frozen, RingCopy
+from tripshark.formats.wire import Chunk, Frozen, RingCopy
 from tripshark.model.target import Target
+from tripshark.ports import Query
 from tripshark.programs.clock import SystemClock
 from tripshark.programs.parts import residents
+from tripshark.programs.reading import reading
 from tripshark.recorder.client import RecorderClient
 from tripshark.respond.names import names
+from tripshark.respond.rows import alert_fields
 from tripshark.settings import Settings
 from tripshark.targets.local import LocalTargets
 
 FOREVER_NS = 1 << 62
+SECOND = 1_000_000_000
+LOOK_BACK_NS = 3600 * SECOND  # an incident that was open already may get new alerts
+
+Row = tuple[int, Mapping[str, str | bytes]]  # when, and the fields of the journal entry
 SNAPLEN = 262_144
 
 
 @command
 def live(
-    target: Annotated[str, typer.Argument(help="ns/pod, netns:NAME, host, pid:N.")],
-    filter: Annotated[str, typer.Option("--filter", help="pcap-filter(7) expression.")] = "",
-    before: Annotated[str, typer.Option("--before", help="How much history at most: 30s.")] = "",
-    duration: Annotated[str, typer.Option("--duration", help="End after this long: 10s.")] = "",
+    target: Annotated[
+        str, typer.Argument(help="ns/pod, netns:NAME, pid:N, container:ID or host.")
+    ],
+    filter: Annotated[
+        str, typer.Option("--filter", help="pcap-filter(7) expression.", show_default=False)
+    ] = "",
+    before: Annotated[
+        str, typer.Option("--before", help="How much history at most: 30s.", show_default=False)
+    ] = "",
+    duration: Annotated[
+        str, typer.Option("--duration", help="End after this long: 10s.", show_default=False)
+    ] = "",
     config: Config = None,
     data: Data = None,
 ) -> None:
@@ -40,8 +66,6 @@ def live(
 
     Example: tripshark live payments/checkout | wireshark -k -i -
     """
-    from tripshark.cli.common import duration_ns
-
     if sys.stdout.isatty():
         raise BadInput(
             "standard output is a terminal, and pcapng is not for reading",
@@ -71,11 +95,61 @@ async def _live(settings: Settings, name: str, filter: str, since_ns: int, until
         stream.write(frozen.copies)
         err.print(f"[dim]history written; following {printable(resolution.target.title)}[/]")
         await client.release(frozen)
-        async for chunk in client.follow(frozen, until_ns=until_ns, max_bytes=1 << 60):
-            stream.write(chunk.copies)
+        alerts = _NewAlerts(settings, resolution.target, frozen.at_ns)
+        async with aclosing(_chunks(client, frozen, until_ns)) as chunks:
+            async for chunk in chunks:  # at least one a second
+                stream.write(chunk.copies)
+                stream.rows([each async for each in alerts.found(chunk.now_ns)])
+                if _reader_left():
+                    break
         err.print("[dim]ended[/]")
     finally:
         client.close()
+
+
+async def _chunks(client: RecorderClient, frozen: Frozen, until_ns: int) -> AsyncGenerator[Chunk]:
+    async for chunk in client.follow(frozen, until_ns=until_ns, max_bytes=1 << 60):
+        yield chunk
+
+
+def _reader_left() -> bool:
+    """Whoever read our output closed it; without packets no write would tell."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & (select.POLLERR | select.POLLNVAL) for _, event in poll.poll(0))
+
+
+class _NewAlerts:
+    """Alerts about the target since it is watched, as rows of a packet list; each once."""
+
+    def __init__(self, settings: Settings, target: Target, since_ns: int) -> None:
+        self._settings = settings
+        self._target = target
+        self._since_ns = since_ns
+        self._looked_ns = since_ns
+        self._told: set[str] = set()
+
+    async def found(self, now_ns: int) -> AsyncIterator[Row]:
+        """Looks at the catalogue once a second; where there is none, or none for us, there are no alerts."""
+        if now_ns - self._looked_ns < SECOND:
+            return
+        self._looked_ns = now_ns
+        try:
+            async with reading(self._settings) as store:
+                query = Query(since_ns=self._since_ns - LOOK_BACK_NS, limit=50)
+                for incident in await store.catalogue.incidents(query):
+                    if incident.target != self._target.key:
+                        continue
+                    for row in await store.catalogue.alerts(incident.id):
+                        fresh = row.accepted.received_ns >= self._since_ns
+                        if fresh and row.accepted.id not in self._told:
+                            self._told.add(row.accepted.id)
+                            yield (
+                                row.accepted.alert.time_ns,
+                                alert_fields(row, incident, self._target),
+                            )
+        except TripsharkError:
+            return
 
 
 class _Stream:
@@ -126,6 +200,13 @@ class _Stream:
                 ).block()
             )
         return self._index[copy.ring]
+
+    def rows(self, found: Sequence[Row]) -> None:
+        """Alerts, inline, as they become known."""
+        for time_ns, fields in found:
+            self._out.write(pcapng.alert_row(time_ns, fields))
+            err.print(f"[bold red]alert[/] {printable(fields.get('MESSAGE', ''))}")
+        self._out.flush()
 
     def write(self, copies: tuple[RingCopy, ...]) -> None:
         fresh: list[Packets] = []
