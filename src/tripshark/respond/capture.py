@@ -286,6 +286,7 @@ class Capture:
             self.state.ended = "time"
         elif not self.state.ended and self._silent(reached_ns):
             self.state.ended = "idle"
+            self.state.until_ns = min(self.state.until_ns, reached_ns)
         return bool(self.state.ended)
 
     def _silent(self, reached_ns: int) -> bool:

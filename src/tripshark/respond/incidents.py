@@ -51,11 +51,15 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class Resting:
-    """A meaning whose incident was sealed a moment ago."""
+    """A meaning whose incident was sealed."""
 
     incident: IncidentId
-    first: AlertId
-    until_ns: int
+    covers_ns: int  # events up to here lie within its evidence
+    until_ns: int  # end of the cooldown
+
+    def holds(self, event_ns: int, now_ns: int) -> bool:
+        """Such an event would show nothing new, or comes too soon."""
+        return event_ns <= self.covers_ns or now_ns < self.until_ns
 
 
 @dataclass(slots=True)
@@ -81,10 +85,11 @@ class Incidents:
             del self.open[opened.incident.target]
 
     def rest(self, opened: Open, until_ns: int) -> None:
-        """Sealed: repeats within the cooldown are counted on it, not captured again."""
+        """Sealed: repeats within its window or the cooldown are counted on it, not captured again."""
         self.by_id.pop(opened.incident.id, None)
-        for meaning, first in opened.first.items():
-            self.resting[meaning] = Resting(opened.incident.id, first, until_ns)
+        for meaning, capture in opened.captures.items():
+            covers_ns = capture.state.until_ns
+            self.resting[meaning] = Resting(opened.incident.id, covers_ns, until_ns)
             self.resting.move_to_end(meaning)
         while len(self.resting) > RESTING:
             self.resting.popitem(last=False)

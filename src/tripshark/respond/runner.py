@@ -279,7 +279,7 @@ class Runner:
             return
         now_ns = self._world.clock.now_ns()
         resting = self._incidents.resting.get(key)
-        if resting is not None and now_ns < resting.until_ns:
+        if resting is not None and resting.holds(alert.time_ns, now_ns):
             await self._rest(record, alert, key, plan, batch)
             return
         refusal = self._may_start(plan, opened, now_ns)
@@ -394,8 +394,9 @@ class Runner:
         batch.count_late(resting.incident)
         refusal = Refusal(
             reason=Reason.COOLDOWN,
-            message=f"incident {resting.incident} about the same was sealed a moment ago",
-            hint="shorten bounds.cooldown",
+            message=f"incident {resting.incident} is about the same and covers this moment, "
+            "or was sealed only just now",
+            hint="its evidence holds what there was; a cooldown is bounds.cooldown",
             rule=plan.rule,
         )
         self._refuse(record, alert, key, refusal, batch, incident=resting.incident)
