@@ -106,6 +106,7 @@ def _only_one(data: Path, names: Sequence[str]) -> Iterator[None]:
             path = data / "run" / f"{name}.lock"
             try:
                 lock = held.enter_context(path.open("w"))
+                path.chmod(0o640)  # whatever the umask
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as taken:
                 raise Permanent(
