@@ -62,7 +62,7 @@ def _settings(config: Path | None, data: Path | None, files: list[Path] | None) 
 @app.command()
 @command
 def check(files: Files = None, config: Config = None, as_json: AsJson = False) -> None:
-    """All problems of all rule files at once, each with file and line.
+    """All problems of all rule files at once, each with file and line; exit code 3 when there are errors.
 
     Example: tripshark rules check rules.d/
     """

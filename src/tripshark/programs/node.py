@@ -166,8 +166,9 @@ class Node:
         )
         self.alert_gate = Gate(credentials, tls_clients=settings.alert_tls.client_ca is not None)
         self.read_gate = Gate(credentials, tls_clients=settings.tls.client_ca is not None)
-        self.tls = _tls(settings.tls)
-        self.alerts_tls = _tls(settings.ingest.tls) if settings.ingest.listen else None
+        self.tls = tls.context() if (tls := _tls(settings.tls)) else None
+        alerts = _tls(settings.ingest.tls) if settings.ingest.listen else None
+        self.alerts_tls = alerts.context() if alerts else None
         self.rules = RulesInForce(settings, use=self._use_rules)
         self._pipeline: Pipeline | None = None
         self.rules.start()
@@ -353,10 +354,7 @@ class Node:
             await asyncio.sleep(ALIVE_EVERY)
 
     async def _rules_check(self) -> str:
-        errors = [p for p in self.rules.problems if p.severity == "error"]
-        if errors:
-            return f"{len(errors)} errors in the rule files; the last good rules are in force: {errors[0]}"
-        return ""
+        return self.rules.trouble
 
 
 def _tls(given: object) -> Tls | None:

@@ -55,6 +55,7 @@ class RulesInForce:
             try:
                 now = await asyncio.to_thread(self._fingerprint)
             except (BadInput, OSError) as problem:
+                self._seen = ()  # when they are back, they are read again, even if they are the same
                 self._fail(str(problem), ())
                 continue
             if now != self._seen:
@@ -64,7 +65,7 @@ class RulesInForce:
     async def _reload(self) -> None:
         try:
             loaded = await asyncio.to_thread(load_rules, self.settings)
-        except BadInput as problem:
+        except (BadInput, OSError) as problem:
             self._fail(str(problem), ())
             return
         if loaded.ok:
@@ -72,11 +73,21 @@ class RulesInForce:
             self.reloads += 1
             log.info("rules reloaded", rules=len(loaded.rules))
         else:
-            self._fail("the last good rules stay in force", loaded.problems)
+            self._fail("the rule files have errors", loaded.problems)
+
+    @property
+    def trouble(self) -> str:
+        """Why the files as they are now are not in force; empty when they are."""
+        if not self._failed_with:
+            return ""
+        errors = [each for each in self.problems if each.severity == "error"]
+        if not errors:
+            return f"{self._failed_with}; the last good rules stay in force"
+        return f"{len(errors)} errors in the rule files, the first: {errors[0]}; the last good rules stay in force"
 
     def _fail(self, message: str, problems: tuple[Problem, ...]) -> None:
         known = (message, problems) == (self._failed_with, self.problems)
-        self._failed_with, self.problems = message, problems or self.problems
+        self._failed_with, self.problems = message, problems
         if not known:
             self.failures += 1
             log.error("rules not reloaded", problem=message, problems=[str(p) for p in problems])

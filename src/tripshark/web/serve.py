@@ -98,7 +98,7 @@ def bind_here(path: Path, *, group: int) -> socket.socket:
 
 @asynccontextmanager
 async def serving(
-    app: ASGIApp, bound: socket.socket, tls: Tls | None = None
+    app: ASGIApp, bound: socket.socket, tls: Tls | ssl.SSLContext | None = None
 ) -> AsyncIterator[int]:
     """Serve while the block runs; yields the port (0: a unix socket). At its end open requests get a few seconds."""
     config = uvicorn.Config(
@@ -115,7 +115,7 @@ async def serving(
     )
     config.load()
     if tls is not None:
-        config.ssl = tls.context()
+        config.ssl = tls.context() if isinstance(tls, Tls) else tls
     server = _Server(config)
     bound.listen(1024)
     async with asyncio.TaskGroup() as tasks:
