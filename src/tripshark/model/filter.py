@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network
 from types import MappingProxyType
 from typing import Protocol
@@ -303,7 +304,7 @@ def _flow(alert: Alert) -> Rung | None:
         return Rung(
             scope=Scope.FLOW,
             core=str(And((Transport(proto), *map(Host, known)))),
-            also=_beside(known),
+            also=_beside(tuple(known)),
             reason="the alert names an ICMP exchange",
         )
     if not known or client.port is None or server.port is None:
@@ -314,7 +315,7 @@ def _flow(alert: Alert) -> Rung | None:
         what = "of UDP" if proto is Proto.UDP else "where the protocol is not known"
         reason += f"; {what} the client's address is not relied on"
     core = And((*map(Host, known), _ports(proto, client.port), _ports(proto, server.port)))
-    return Rung(scope=Scope.FLOW, core=str(core), also=_beside(known), reason=reason)
+    return Rung(scope=Scope.FLOW, core=str(core), also=_beside(tuple(known)), reason=reason)
 
 
 def _ports(proto: Proto | None, port: int) -> Filter:
@@ -340,7 +341,7 @@ def _peer(alert: Alert, own: frozenset[str]) -> Rung | None:
         return Rung(
             scope=Scope.PEER,
             core=str(Or(tuple(map(Host, hints)))),
-            also=_beside(hints),
+            also=_beside(tuple(hints)),
             reason=f"the alert names no connection; its command line mentions {addresses}",
         )
     address, port, proto = named
@@ -353,7 +354,7 @@ def _peer(alert: Alert, own: frozenset[str]) -> Rung | None:
     if others:
         core = Or((core, *map(Host, others)))
         reason += " and the addresses its command line mentions"
-    return Rung(scope=Scope.PEER, core=str(core), also=_beside([address, *others]), reason=reason)
+    return Rung(scope=Scope.PEER, core=str(core), also=_beside((address, *others)), reason=reason)
 
 
 def _other_end(
@@ -384,7 +385,8 @@ def _pod(alert: Alert, scope: Scope | None) -> Rung:
     return Rung(scope=Scope.POD, core="", reason=reason)
 
 
-def _beside(addresses: Sequence[Address]) -> str:
+@lru_cache(maxsize=256)
+def _beside(addresses: tuple[Address, ...]) -> str:
     """What is kept beside a flow or a peer: look-ups, ICMP errors, and what no filter can look into."""
     parts: list[Filter] = [DNS]
     if addresses:

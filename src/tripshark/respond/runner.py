@@ -40,7 +40,7 @@ from tripshark.respond import manual
 from tripshark.respond.budget import Budget
 from tripshark.respond.capture import Capture
 from tripshark.respond.identity import alert_id, event_key, incident_id
-from tripshark.respond.incidents import SHOWN, Incidents, Open
+from tripshark.respond.incidents import SHOWN, Incidents, Open, Resting
 from tripshark.respond.intake import Fate, Recent
 from tripshark.respond.pipeline import Pipeline
 from tripshark.respond.seal import Host, Sealed, seal
@@ -257,6 +257,10 @@ class Runner:
         if opened is not None and opened.knows(key):  # nothing needs to be decided again
             self._join_repeat(opened, record, alert, key, batch)
             return
+        resting = self._incidents.resting.get(key)
+        if resting is not None and resting.holds(alert.time_ns, now_ns):
+            self._rest(record, alert, key, resting, batch)
+            return
         decision = await self._pipeline.decide(alert, resolution, now_ns=now_ns)
         if isinstance(decision.answer, Refusal) or decision.target is None:
             self._refuse(record, alert, key, _as_refusal(decision.answer), batch)
@@ -272,16 +276,12 @@ class Runner:
         target: Target,
         batch: _Batch,
     ) -> None:
-        """Join the target's open incident, rest with its sealed one, or start a capture."""
+        """Join the target's open incident, or start one."""
         opened = self._incidents.open.get(target.key)
         if opened is not None and opened.knows(key):
             self._join_repeat(opened, record, alert, key, batch)
             return
         now_ns = self._world.clock.now_ns()
-        resting = self._incidents.resting.get(key)
-        if resting is not None and resting.holds(alert.time_ns, now_ns):
-            await self._rest(record, alert, key, plan, batch)
-            return
         refusal = self._may_start(plan, opened, now_ns)
         frozen = None if refusal else await self._pipeline.freeze(plan)
         if isinstance(frozen, Refusal):
@@ -386,18 +386,16 @@ class Runner:
         batch.touched.add(opened.incident.id)
         self._answer(record, opened.incident, batch)
 
-    async def _rest(
-        self, record: Record, alert: Alert, key: str, plan: Plan, batch: _Batch
+    def _rest(
+        self, record: Record, alert: Alert, key: str, resting: Resting, batch: _Batch
     ) -> None:
-        """The same again shortly after its incident was sealed: counted there, captured no more."""
-        resting = self._incidents.resting[key]
+        """The same again within what was sealed, or shortly after: counted there, captured no more."""
         batch.count_late(resting.incident)
         refusal = Refusal(
             reason=Reason.COOLDOWN,
             message=f"incident {resting.incident} is about the same and covers this moment, "
             "or was sealed only just now",
             hint="its evidence holds what there was; a cooldown is bounds.cooldown",
-            rule=plan.rule,
         )
         self._refuse(record, alert, key, refusal, batch, incident=resting.incident)
 
