@@ -106,7 +106,7 @@ def _fill_mtu(stage: Stage, pod: str, world: str) -> None:
 def _case(stage: Stage, recorder: Recorder, pod: str, case: _Case) -> tuple[Table, float]:
     """The table, and our rate in the case's unit per second."""
     out, whole = stage.memory / "out.pcapng", stage.memory / "in.pcapng"
-    repetitions = 2 if stage.quick else 5
+    repetitions = 1 if stage.quick else 5
     everything = recorder.ask(lambda client: _with_copy(client, pod, _whole(whole)))
     amount = (
         len(everything)

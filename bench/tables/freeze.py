@@ -23,7 +23,7 @@ def measure(stage: Stage) -> Section:
     table = Table(
         columns=("ring", "freezes", "p50", "p99", "longest", "copied", "overwritten", "lost")
     )
-    count = 30 if stage.quick else 120
+    count = 20 if stage.quick else 120
     pod, world = stage.pair()
     stage.sink(pod, loads.UDP_PORT)
     for mib in (64, 10):

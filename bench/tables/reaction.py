@@ -39,7 +39,7 @@ def measure(stage: Stage) -> Section:
     pod, world = stage.pair()
     for port in (PORT, BURST_PORT):
         stage.sink(world, port)
-    count = 20 if stage.quick else 100
+    count = 15 if stage.quick else 100
     machine = product.start(
         stage,
         pod,
@@ -53,7 +53,7 @@ def measure(stage: Stage) -> Section:
     stage.spawn([program, str(PORT), str(PPS), "64", str(PPS * 300), WORLD], netns=pod)
     began_ns = time.time_ns()
     time.sleep(1)
-    tools = _tools(stage, pod, 4 if stage.quick else 10)
+    tools = _tools(stage, pod, 3 if stage.quick else 10)
     stage.say(f"{count} alerts")
     posted = _alerts(machine, count)
     _all_decided(machine, count)
