@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import ctypes
+import gc
 import json
 import logging
 import os
@@ -102,6 +103,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         node.prepare(group=config.groups[0] if config.groups else -1)
         keep_reach()
         give_up(uid=config.uid, gid=config.gid, groups=config.groups)
+        gc.freeze()  # modules and routes never become garbage
+        gc.set_threshold(50_000, 20, 50)  # alerts and rows make no cycles to speak of
+        sys.setswitchinterval(
+            0.001
+        )  # the loop answers alerts; writers and decoders let it in sooner
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(node.run())
     except TripsharkError as problem:

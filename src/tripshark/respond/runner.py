@@ -49,6 +49,8 @@ from tripshark.respond.spool import PartState, parts
 log = structlog.get_logger("tripshark.runner")
 
 BATCH = 256  # journal records handled between two transactions
+POLITE = 16  # of them before others have their turn
+FORGET_EVERY = 4096  # records between two looks for segments that may go
 RETRY = 0.5  # seconds between tries of what may work later
 SEAL_TRIES = 20
 JANITOR = 60.0
@@ -169,11 +171,13 @@ class Runner:
     # ---------------------------------------------------------------------------------- journal
 
     async def _consume(self) -> None:
-        self.position = await self._world.catalogue.position()
+        self.position = forgotten = await self._world.catalogue.position()
         while True:
             records = await self._world.journal.read(self.position, BATCH)
             batch = _Batch()
-            for record in records:
+            for number, record in enumerate(records):
+                if number % POLITE == POLITE - 1:
+                    await asyncio.sleep(0)  # whoever waits for a 202 comes first
                 try:
                     await self._take(record, batch)
                 except TripsharkError as problem:
@@ -181,7 +185,9 @@ class Runner:
             await self._commit(batch, records[-1].seq)
             self.position = records[-1].seq
             self._recent.forget_decoded(self.position)
-            await self._world.journal.forget(self.position)
+            if self.position - forgotten > FORGET_EVERY or len(records) < BATCH // 4:
+                await self._world.journal.forget(self.position)
+                forgotten = self.position
 
     async def _commit(self, batch: _Batch, position: int) -> None:
         """One transaction; captures begin after it, so a crash before it loses nothing: the journal has it all."""

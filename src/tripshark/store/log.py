@@ -100,9 +100,8 @@ class Log:
 
     @property
     def size(self) -> int:
-        """Bytes on disk, all segments together."""
-        with self._lock:
-            return sum(segment.size for segment in self._segments)
+        """Bytes on disk, all segments together. Asked at every append, so without the lock: the list only grows or is replaced."""
+        return sum(segment.size for segment in self._segments)
 
     def state(self) -> LogState:
         """Everything countable."""
