@@ -119,7 +119,7 @@ class Machine:
 
     def __init__(self, folder: Path, **config: object) -> None:
         self.folder = folder
-        self.data = folder / "data"
+        self.data = Path(str(config.pop("data_at", folder / "data")))
         self.config = folder / "tripshark.yaml"
         text = config.pop("rules_text", "")
         if text:  # instead of the shipped rules, whose windows are too long for a test
