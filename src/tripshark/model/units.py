@@ -51,7 +51,7 @@ def _parts(value: object, units: Mapping[str, float], what: str, example: str) -
             raise ValueError(f"{value!r} is not a {what}; write it like {example}")
         total += float(match[1]) * units[match[2]]
         at = match.end()
-    if not text or at != len(text):
+    if not text or at != len(text) or not math.isfinite(total):
         raise ValueError(f"{value!r} is not a {what}; write it like {example}")
     return total
 
