@@ -146,6 +146,7 @@ class Machine:
             text=True,
             start_new_session=True,
         )
+        self.events = queue.Queue()  # of this life alone
         self._reader = threading.Thread(target=self._read, args=(self.process,), daemon=True)
         self._reader.start()
         self.wait_event("ready", "responder", seconds=40)
@@ -153,9 +154,10 @@ class Machine:
 
     def _read(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
+        events = self.events
         for line in process.stdout:
-            self.events.put(json.loads(line))
-        self.events.put({"event": "end"})
+            events.put(json.loads(line))
+        events.put({"event": "end"})
 
     def wait_event(self, event: str, program: str, seconds: float = 20) -> dict[str, object]:
         """The next such word of the supervisor."""
