@@ -206,11 +206,11 @@ def text(code: int, words: str, before: bytes = b"") -> bytes:
     """
     if not words:
         return b""
-    raw = before + _spelled(words.replace("\0", "")).encode()
+    raw = before + spelled(words.replace("\0", "")).encode()
     return option(code, _cut(raw, _LONGEST_OPTION))
 
 
-def _spelled(words: str) -> str:
+def spelled(words: str) -> str:
     """Controls, line breaks, changes of direction and lone surrogates as `\\u001b`."""
     if words.isascii() and words.isprintable():
         return words

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tripshark.formats.blocks import spelled
 from tripshark.model.incident import Incident
 from tripshark.model.target import Target
 from tripshark.ports import AlertRow
@@ -27,7 +28,8 @@ def alert_fields(
     if row.repeats:
         message += f" | seen {row.repeats + 1} times"
     told: dict[str, object] = {
-        "MESSAGE": message,
+        # for people, in lists and on terminals; the other fields are as they came
+        "MESSAGE": spelled(message),
         "PRIORITY": str(int(alert.priority)),
         "SYSLOG_IDENTIFIER": "falco",
         "_HOSTNAME": alert.hostname,
