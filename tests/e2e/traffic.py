@@ -356,6 +356,9 @@ class Flows:
     def __init__(self, machine: Machine, pods: dict[str, Pod]) -> None:
         self.machine = machine
         self.pods = pods
+        self.early: tuple[Pod, int, int] | None = (
+            None  # a flow of the beginning: its pod, port, T0
+        )
 
     def alert(self, pod: Pod, t0_ns: int, **event: object) -> Evidence:
         """Post one alert, wait for its incident, and read every file of it with every reader."""
