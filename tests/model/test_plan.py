@@ -136,14 +136,16 @@ def test_what_the_rule_says_goes_into_the_plan() -> None:
 
 
 def test_times_that_look_wrong_are_kept_and_explained() -> None:
-    """T0 is the event's time, whatever our clock says."""
+    """T0 is the event's time, whatever our clock says, unless it is still to come: then it is now."""
     early = plan(alert(time_ns=NOW - 100_000_000_000), Rule(name="r"))
     assert early.t0_ns == NOW - 100_000_000_000
     assert "the history begins 40.0 s after the event" in early.reason
     late = plan(alert(time_ns=NOW + 60_000_000_000), Rule(name="r"))
     assert "60 s in the future" in late.reason
+    assert late.t0_ns == NOW
     near = plan(alert(time_ns=NOW + 4_000_000_000), Rule(name="r"))
     assert "future" not in near.reason
+    assert near.t0_ns == NOW + 4_000_000_000
     empty = replace(POD, rings=(replace(RING, oldest_ns=0),))
     fresh = plan(alert(), Rule(name="r"), resolution=replace(FOUND, target=empty))
     assert "history begins" not in fresh.reason
