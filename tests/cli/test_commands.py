@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from click.testing import Result
+from typer.testing import CliRunner
+
 from tests.cli.running import on_terminal, tripshark
+from tripshark.cli.main import app
 
 COMMANDS = (
     *(
@@ -24,28 +27,35 @@ NO_JSON = {"live"}  # it writes pcapng
 
 def test_every_command_shows_an_example_that_can_be_copied() -> None:
     """`--help` exits 0, has the example on a line of its own, and the promised options."""
-    with ThreadPoolExecutor(4) as pool:
-        helps = dict(
-            zip(
-                COMMANDS,
-                pool.map(lambda name: tripshark(*name.split(), "--help"), COMMANDS),
-                strict=True,
-            )
+    for name in COMMANDS:
+        done = inside(*name.split(), "--help")
+        assert done.exit_code == 0, name
+        assert re.search(rf"^  Example:\n    tripshark {name}\b.*$", done.stdout, re.MULTILINE), (
+            name
         )
-    for name, done in helps.items():
-        assert done.code == 0, name
-        assert re.search(rf"^  Example:\n    tripshark {name}\b.*$", done.out, re.MULTILINE), name
-        assert ("--config" in done.out) is (name not in NO_CONFIG), name
-        assert ("--data" in done.out) is (name not in NO_DATA), name
-        assert ("--json" in done.out) is (name not in NO_JSON), name
+        assert ("--config" in done.stdout) is (name not in NO_CONFIG), name
+        assert ("--data" in done.stdout) is (name not in NO_DATA), name
+        assert ("--json" in done.stdout) is (name not in NO_JSON), name
+
+
+def inside(*argv: str) -> Result:
+    """In this process: nothing but words is looked at."""
+    return CliRunner().invoke(app, list(argv), prog_name="tripshark")
+
+
+def test_the_list_of_commands_tells_whole_sentences() -> None:
+    """No summary is cut off."""
+    shown = inside("--help").stdout
+    assert "..." not in shown.replace("[ARGS]...", "")
+    assert "arrives. The evidence is complete." in " ".join(shown.split())
 
 
 def test_wrong_usage_is_exit_2_and_names_the_help() -> None:
     """An unknown option and a missing argument say where the help is, on standard error."""
     for argv in (["incidents", "--nix"], ["show"], ["nix"], ["rules", "test"]):
-        done = tripshark(*argv)
-        assert (done.code, done.out) == (2, "")
-        assert "--help" in done.err
+        done = inside(*argv)
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert "--help" in done.stderr
 
 
 def test_errors_have_three_parts_and_json_has_the_one_shape(tmp_path: Path) -> None:
