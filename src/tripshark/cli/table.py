@@ -49,9 +49,7 @@ def show(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
     Console(highlight=False, emoji=False, width=width).print(table)
     left_out = [c.heading for n, c in enumerate(columns) if n not in chosen]
     if left_out and err.is_terminal:
-        err.print(
-            f"[dim]no room for {', '.join(left_out)}: a wider terminal or --json has them[/]"
-        )
+        err.print(f"[dim]left out for width: {', '.join(left_out)}[/]")
 
 
 def fit(
