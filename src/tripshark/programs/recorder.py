@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tripshark.errors import Denied, Permanent, TripsharkError
-from tripshark.recorder import capabilities
+from tripshark.recorder import capabilities, kernel
 from tripshark.recorder.config import RecorderConfig
 from tripshark.recorder.holder import Holder
 from tripshark.recorder.keeper import Json, Keeper
@@ -153,6 +153,7 @@ def _work(config: RecorderConfig, pair: int, listener: int) -> int:
     keeper = Keeper(holder)
     try:
         capabilities.drop()
+        kernel.take_short_turns()
         return _record(config, keeper, socket.socket(fileno=listener))
     except TripsharkError as problem:
         keeper.tell("failed", error=problem.as_json()["error"])

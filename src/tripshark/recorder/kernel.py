@@ -87,6 +87,20 @@ def returning(snaplen: int) -> bytes:
     return struct.pack("=HBBI", 0x06, 0, 0, snaplen)
 
 
+def take_short_turns() -> None:
+    """Have the calling thread run soon after it is woken, at the price of shorter turns (0.1 ms instead of 3).
+
+    Without privilege and for an ordinary process: since Linux 6.12 whoever asks for a shorter slice is let in
+    before the running one has used up its own. Fails silently, and earlier kernels take no notice.
+    """
+    number = {"x86_64": 314, "aarch64": 274}.get(os.uname().machine)
+    if number is not None:
+        nice = os.getpriority(os.PRIO_PROCESS, 0)
+        policy, flags, priority, slice_ns = 0, 0, 0, 100_000
+        given = struct.pack("=IIQiIQQQ", 48, policy, flags, nice, priority, slice_ns, 0, 0)
+        _libc.syscall(number, 0, given, 0)
+
+
 def inotify() -> int:
     return check(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC), "inotify_init1")
 
