@@ -55,6 +55,15 @@ def test_a_ring_fits_its_budget_and_its_largest_frame(
     assert form.block >= min(snaplen, 185_000 if big else 65_549)
 
 
+@pytest.mark.parametrize(
+    ("ring", "block"),
+    [(10 * MIB, MIB // 2), (40 * MIB, MIB), (5 * MIB // 2, MIB // 8), (MIB, MIB // 8)],
+)
+def test_blocks_are_as_big_as_twenty_of_them_allow(ring: int, block: int) -> None:
+    """Few wake-ups for bigger rings, and twenty minutes of a trickle wherever the memory is there for it."""
+    assert shape(ring, largest_frame=65_536, snaplen=262_144) == (block, ring // block)
+
+
 @given(st.lists(st.tuples(st.integers(0, 10**12), st.integers(1, 9)), max_size=400))
 def test_losses_are_bounded_and_none_is_forgotten(found: list[tuple[int, int]]) -> None:
     """However often packets are lost, the list stays short and its sum is what was lost."""

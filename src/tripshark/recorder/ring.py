@@ -22,6 +22,8 @@ from tripshark.recorder import kernel
 
 KIB = 1 << 10
 MIN_BLOCKS = 3
+ENOUGH_BLOCKS = 20  # minutes of history that a trickle keeps at least, if there is memory for it
+LARGEST_BLOCK = 1024 * KIB
 RETIRE_MS = (
     60_000  # never short: each idle packet would use up a block. 65 536 is 0 before Linux 6.18
 )
@@ -29,7 +31,7 @@ LOOPBACK = 772
 ETHERNET = (1, LOOPBACK)
 RAW_IP = (65534, 768, 776, 778, 823)  # none (tun), ipip, sit, gre, ip6gre: packets begin with IP
 
-_USER, _LOSING = 1, 4
+_USER = 1
 _BATCH = 4 << 20  # bytes copied between two looks at the other rings
 _KEPT_LOSSES = 256
 
@@ -49,10 +51,11 @@ def shape(budget: int, *, largest_frame: int, snaplen: int) -> Shape | None:
     """The best ring for so many bytes, None when they are too few.
 
     A block must hold the largest frame, or the kernel truncates it: 128 KiB, 256 KiB for BIG TCP. Bigger rings
-    have bigger blocks, so that a sweep stays short.
+    have bigger blocks: each costs a wake-up when little happens and a cold cache line when much does. Enough of
+    them are left for a trickle, which uses up one a minute, and for what the kernel overwrites first.
     """
     block = 256 * KIB if largest_frame > 65_536 and snaplen > 128 * KIB else 128 * KIB
-    while block < 1024 * KIB and budget // block > 64:
+    while block < LARGEST_BLOCK and budget // (2 * block) >= ENOUGH_BLOCKS:
         block *= 2
     count = budget // block
     return Shape(block, min(count, 65_535)) if count >= MIN_BLOCKS else None
@@ -117,7 +120,6 @@ class Ring:
         self.counted_ns = opened_ns  # when the kernel's counters were last read
         self.stirred = False  # blocks were retired since then
         self.unsaved = False  # counters have changed since the holder was told
-        self.losing = False  # the kernel says that it had to drop packets
         self._mapped = mmap.mmap(self.fd, form.bytes)
         with contextlib.suppress(OSError):
             self._mapped.madvise(kernel.MADV_DONTFORK)  # a child's mapping would pin the namespace
@@ -137,20 +139,19 @@ class Ring:
 
     def hand_back(self) -> int:
         """Give every retired block back to the kernel, and say how many there were: the whole steady work."""
-        words, step, count, head = self._u32, self._step, self.shape.blocks, self.head
-        done = 0
-        while (status := words[head * step + 2]) & _USER and done < count:
-            words[head * step + 2] = 0
-            if status & _LOSING:
-                self.losing = True
+        words, step, head = self._u32, self._step, self.head
+        if not words[head * step + 2] & _USER:
+            return 0
+        done, count = 0, self.shape.blocks
+        while words[at := head * step + 2] & _USER and done < count:
+            words[at] = 0
             head += 1
             if head == count:
                 head = 0
             done += 1
-        if done:
-            self.head = head
-            self.counters.blocks += done
-            self.stirred = True
+        self.head = head
+        self.counters.blocks += done
+        self.stirred = True
         return done
 
     def count(self, now_ns: int, since_ns: int = 0) -> int:
@@ -163,7 +164,7 @@ class Ring:
             self.counters.lost(max(since_ns, self.counted_ns), now_ns, drops)
         self.unsaved |= packets > 0
         self.counted_ns = now_ns
-        self.stirred = self.losing = False
+        self.stirred = False
         return int(drops)
 
     def _find_head(self) -> int:

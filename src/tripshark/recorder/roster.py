@@ -45,7 +45,8 @@ log = logging.getLogger(__name__)
 
 _RINGS = 32  # per target: whoever lives in the namespace may make any number of interfaces
 _TOMBSTONES = 128  # per target, for the same reason
-_SWEEP_S = 5.0  # a slow look at everything, for what the kernel may have failed to tell
+_SWEEP_S = 5.0  # a slow look at all names, for what the kernel may have failed to tell …
+_ROUND = 12  # … and at what is behind each of them in one of so many of these looks
 _VISIT_S = 0.02  # interfaces of one namespace are looked at no more often than that
 _WAIT_NSFS_S = 5.0  # a name may appear so long before the namespace is mounted there
 _HOST_SKIPS = (
@@ -76,9 +77,7 @@ class Roster:
         self.filters = Filters(
             bytes.fromhex(config.filter), bytes.fromhex(config.filter_raw), config.snaplen
         )
-        self.sweeper = Sweeper(
-            loop, retired=self._retired, unplugged=self._unplugged, count=self.count
-        )
+        self.sweeper = Sweeper(loop, unplugged=self._unplugged, count=self.count)
         self._config = config
         self._loop = loop
         self._keeper = keeper
@@ -89,6 +88,8 @@ class Roster:
         self._waiting: dict[
             str, float
         ] = {}  # names that are no namespace yet → until when to look
+        self._listed: set[str] = set()  # the names at the last slow look
+        self._looks = 0
         self._settlers: dict[TargetKey, list[Callable[[], None]]] = {}
 
     # ---- start and end ----------------------------------------------------------------------------------
@@ -205,10 +206,15 @@ class Roster:
 
     def _look_at(self, names: set[str] | None) -> None:
         """Names below the directory may have changed; None: any of them."""
+        wanted = sorted(filter(self._wanted, names)) if names is not None else []
+        if names is not None and not wanted:  # others' names come and go often
+            return
         known = {p: t for t in self._living() for p in t.paths if self._ours(p)}
         if names is None:
-            names = self._watch.names() | {os.path.basename(path) for path in known}
-        for name in sorted(names):
+            self._listed = self._watch.names()
+            there = set(filter(self._wanted, self._listed))
+            wanted = sorted(there | {os.path.basename(path) for path in known})
+        for name in wanted:
             self._look(name, known.get(f"{self._config.netns_dir}/{name}"))
 
     def _look(self, name: str, before: Recorded | None) -> None:
@@ -223,8 +229,7 @@ class Roster:
                 self._vanish(before)
         if inode:
             self._waiting.pop(name, None)
-            if self._wanted(name):
-                self._appear(f"netns:{name}", TargetKind.NETNS, path)
+            self._appear(f"netns:{name}", TargetKind.NETNS, path)
         elif os.path.lexists(path):
             self._wait_for(name)
         else:
@@ -329,9 +334,12 @@ class Roster:
             self._keeper.drop(f"target:{target.key}")
 
     def _check(self) -> None:
-        """The slow look at everything."""
+        """The slow look: one listing for all names, a closer look at a few of them in turn."""
         self._loop.later(_SWEEP_S, self._check)
-        self._look_at(None)
+        before, self._listed = self._listed, self._watch.names()
+        self._looks += 1
+        in_turn = sorted(self._listed)[self._looks % _ROUND :: _ROUND]
+        self._look_at({*(before ^ self._listed), *self._waiting, *in_turn})
         for target in self._living():
             if target.bell is None:
                 self._visit(target)
@@ -539,6 +547,10 @@ class Roster:
                 self._bury(target, result)
             self.followed(target)
         self._settle(target)
+
+    def tell_of_blocks(self, wanted: bool) -> None:
+        """Whether `followed` is also to be called for every target whose blocks were handed back."""
+        self.sweeper.retired = self._retired if wanted else None
 
     def _retired(self, ring: Ring) -> None:
         target = self.targets.get(ring.target)

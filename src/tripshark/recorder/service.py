@@ -71,6 +71,7 @@ class Service:
         self._peers.discard(peer)
         for key in [each for each in self._follows if each[0] is peer]:
             self._follows.pop(key).stop()
+        self._roster.tell_of_blocks(bool(self._follows))
 
     def _on_request(self, peer: Peer, data: bytes) -> None:
         if (
@@ -118,6 +119,7 @@ class Service:
                 stopped = self._follows.pop((peer, field(request, "follow", int)), None)
                 if stopped is not None:
                     stopped.stop()
+                self._roster.tell_of_blocks(bool(self._follows))
             case "release":
                 held = peer.held.pop(field(request, "handle", int), None)
                 if held is not None:
@@ -233,6 +235,7 @@ class Service:
             until_ns=field(request, "until_ns", int),
             max_bytes=_positive(request, "max_bytes"),
         )
+        self._roster.tell_of_blocks(True)
 
     def _stirred(self, target: Recorded) -> None:
         for key, each in list(self._follows.items()):
@@ -240,6 +243,7 @@ class Service:
                 del self._follows[key]
             elif each.target is target:
                 each.stirred()
+        self._roster.tell_of_blocks(bool(self._follows))
 
     def _filter(self, peer: Peer, id: int, request: Json) -> None:
         ethernet, raw = _program(request, "ethernet"), _program(request, "raw")
