@@ -85,7 +85,12 @@ class RingCopy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frozen:
-    """The history of one target at one moment. Holds recorder memory until released."""
+    """The history of one target at one moment. Holds recorder memory until released.
+
+    `at_ns` is when the recorder began to copy, by the machine's clock: every packet recorded by then that the ring
+    still held is in it, and some that came while it was copied. When the copy was done is when it arrives at the
+    client, some milliseconds later for a full ring.
+    """
 
     handle: int
     target: Target
