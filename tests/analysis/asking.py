@@ -8,7 +8,6 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from tests.analysis.crafted import POD, START_NS
-
 from tripshark.analysis.child import Ended, run
 from tripshark.analysis.dissect import Bounds, dissect, find_tshark
 from tripshark.analysis.sandbox import Policy

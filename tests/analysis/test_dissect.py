@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+
 from tests.analysis.asking import BOUNDS, analyse, bounded, flow, question
 from tests.analysis.crafted import (
     ACK,
@@ -26,7 +27,6 @@ from tests.analysis.crafted import (
     labels,
     tcp,
 )
-
 from tripshark.analysis import dissect as dissect_module
 from tripshark.analysis.sandbox import Policy
 from tripshark.errors import Permanent

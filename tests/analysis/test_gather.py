@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+
 from tests.analysis.asking import flow, question
 from tests.analysis.crafted import C2, DNS, POD, START_NS
-
 from tripshark.analysis import gather
 from tripshark.analysis.gather import Gatherer
 from tripshark.formats.tshark import DnsMessage, Frame, Hello, Request

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+
 from tests.analysis.asking import flow, question
 from tests.analysis.crafted import C2, DNS, POD, START_NS
-
 from tripshark.analysis.prose import _bytes, _seconds, summary
 from tripshark.model.finding import MAX_SUMMARY, Conversation, Findings
 

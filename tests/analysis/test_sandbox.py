@@ -10,8 +10,8 @@ import socket
 from pathlib import Path
 
 import pytest
-from tests.analysis.asking import BOUNDS, NOBODY, probe
 
+from tests.analysis.asking import BOUNDS, NOBODY, probe
 from tripshark.analysis import sandbox
 from tripshark.analysis.child import run
 from tripshark.analysis.sandbox import Policy

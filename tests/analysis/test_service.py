@@ -16,9 +16,9 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
+
 from tests.analysis.asking import BOUNDS, NOBODY, flow, question
 from tests.analysis.crafted import C2, POD, Capture, beacon
-
 from tripshark.analysis import dissect
 from tripshark.analysis.analyst import Analyst
 from tripshark.analysis.client import AnalystClient

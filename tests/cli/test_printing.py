@@ -38,7 +38,7 @@ def test_foreign_text_is_no_markup(text: str) -> None:
     ("hostile", "shown"),
     [
         ("a\x1b[31mred", "a\\x1b[31mred"),
-        ("line\nforged: ok", "line\\nforged: ok"),
+        ("line\nforged: ok", "line\\x0aforged: ok"),
         ("abc\u202ecba", "abc\\u202ecba"),
         ("\ud800", "\\ud800"),
         ("[2001:db8::66]:4444", "[2001:db8::66]:4444"),

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
-from tests.formats.making import make_packets
 
+from tests.formats.making import make_packets
 from tripshark.errors import BadInput, Permanent
 from tripshark.formats import bpf, cbpf, libpcap, pcap, pcapfilter
 from tripshark.formats.packets import Packets

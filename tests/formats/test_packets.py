@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.formats.making import make_packets
 
+from tests.formats.making import make_packets
 from tripshark.formats.packets import Packets, concat
 from tripshark.formats.spans import copy_spans
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.formats.making import make_packets
 
+from tests.formats.making import make_packets
 from tripshark.errors import BadInput
 from tripshark.formats import pcap
 from tripshark.formats.packets import Packets

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.formats.making import Block, Record, copy_of, make_copy
 
+from tests.formats.making import Block, Record, copy_of, make_copy
 from tripshark.errors import BadInput
 from tripshark.formats.packets import IN, OUT
 from tripshark.formats.ring import Seam, decode, linktype

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.formats.making import copy_of
 
+from tests.formats.making import copy_of
 from tripshark.formats.packets import IN, OUT
 from tripshark.formats.ring import Seam, decode
 from tripshark.formats.wire import BlockRef, RingCopy

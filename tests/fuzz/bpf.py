@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from tests.formats.making import make_packets
-
 from tripshark.errors import BadInput
 from tripshark.formats import bpf
 

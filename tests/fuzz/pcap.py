@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from tests.fuzz.corpus import CAPTURES
-
 from tripshark.errors import BadInput
 from tripshark.formats import pcap
 

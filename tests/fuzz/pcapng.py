@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 
 from tests.formats.making import make_packets
-
 from tripshark.errors import BadInput
 from tripshark.formats import pcapng
 

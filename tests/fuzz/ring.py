@@ -5,7 +5,6 @@ from __future__ import annotations
 import struct
 
 from tests.formats.making import Block, Record, copy_of
-
 from tripshark.errors import BadInput
 from tripshark.formats.ring import decode
 from tripshark.formats.wire import BlockRef

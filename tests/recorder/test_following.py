@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+
 from tests.recorder.conftest import (
     Nets,
     Process,
@@ -16,7 +17,6 @@ from tests.recorder.conftest import (
     packets,
     target,
 )
-
 from tripshark.errors import Denied
 from tripshark.formats.wire import Chunk
 from tripshark.recorder.client import RecorderClient

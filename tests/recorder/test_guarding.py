@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from tests.recorder.conftest import (
     Nets,
     Process,
@@ -30,7 +31,6 @@ from tests.recorder.conftest import (
     until_async,
 )
 from tests.recorder.test_recording import frozen_with
-
 from tripshark.errors import BadInput, NotFound
 from tripshark.recorder.config import RecorderConfig
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+
 from tests.recorder.conftest import (
     Nets,
     Process,
@@ -19,7 +20,6 @@ from tests.recorder.conftest import (
     until,
     until_async,
 )
-
 from tripshark.formats.wire import Frozen
 from tripshark.recorder.client import RecorderClient
 

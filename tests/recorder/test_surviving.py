@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from tests.recorder.conftest import (
     Nets,
     Process,
@@ -22,7 +23,6 @@ from tests.recorder.conftest import (
     until_async,
 )
 from tests.recorder.test_recording import frozen_with
-
 from tripshark.errors import NotFound, Transient
 from tripshark.formats.wire import Frozen
 from tripshark.recorder.client import RecorderClient

@@ -16,8 +16,8 @@ import pytest
 from sqlalchemy import update
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable
-from tests.store.private import in_private_tmpfs
 
+from tests.store.private import in_private_tmpfs
 from tripshark.errors import NotFound, Permanent, Transient
 from tripshark.model.alert import Accepted, Alert, AlertId, Connection, Endpoint, Priority, Proto
 from tripshark.model.evidence import IncidentId, Word

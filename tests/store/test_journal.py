@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.store.private import in_private_tmpfs
 
+from tests.store.private import in_private_tmpfs
 from tripshark.errors import BadInput, Permanent, Transient
 from tripshark.ports import Record
 from tripshark.store import journal as journal_module

@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.store.private import in_private_tmpfs
 
+from tests.store.private import in_private_tmpfs
 from tripshark.errors import BadInput, NotFound, NotVerified, Permanent, Transient
 from tripshark.model.evidence import (
     Entry,

@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.store.test_vault import ID, OPENED_NS, make_manifest, make_sealed, make_vault
 
+from tests.store.test_vault import ID, OPENED_NS, make_manifest, make_sealed, make_vault
 from tripshark.errors import BadInput, NotFound
 from tripshark.model.evidence import IncidentId, SealedFile, manifest_json, read_manifest
 from tripshark.store import custody

@@ -6,7 +6,6 @@ import inspect
 import json
 import os
 import sys
-import unicodedata
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import wraps
@@ -18,6 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from tripshark.errors import BadInput, Denied, TripsharkError
+from tripshark.model.text import visible
 from tripshark.model.units import ns_of
 from tripshark.settings import Settings, load
 
@@ -25,7 +25,6 @@ out = Console(highlight=False, soft_wrap=True, emoji=False)
 err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 # control, format, half, private and unassigned characters; ends of lines and paragraphs
-_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -65,18 +64,12 @@ def seen(text: object) -> str:
     Controls, line ends, bidirectional and zero-width characters and half characters could rewrite the terminal, fake
     a line of ours, or show a text in another order than it has.
     """
-    return "".join(
-        each if unicodedata.category(each) not in _UNSEEN else _escaped(each) for each in str(text)
-    )
+    return visible(str(text))
 
 
 def paragraphs(text: object) -> str:
     """Words of ours that may have several lines, each made printable."""
     return "\n".join(printable(line) for line in str(text).split("\n"))
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape", "backslashreplace").decode("ascii")
 
 
 def emit(value: object) -> None:

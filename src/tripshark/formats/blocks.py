@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tripshark.errors import BadInput
+from tripshark.model.text import INVISIBLE, visible
 
 SECTION, INTERFACE, OLD_PACKET, SIMPLE_PACKET, NAMES, STATISTICS, PACKET = (
     0x0A0D0D0A,
@@ -52,9 +53,6 @@ _ELLIPSIS: Final = "…"
 _NANOSECONDS: Final = 9
 TIME_FIELD: Final = "__REALTIME_TIMESTAMP"
 _FIELD_NAME: Final = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
-_INVISIBLE: Final = frozenset(
-    {"Cc", "Cf", "Cs", "Zl", "Zp"}
-)  # control, direction, surrogate, line breaks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +152,7 @@ def names(mapping: Mapping[str, str]) -> bytes:
 
 def short_name(name: str) -> str:
     """A name as it can be shown: nothing invisible, and of a long one the head and the tail."""
-    shown = "".join(letter for letter in name if unicodedata.category(letter) not in _INVISIBLE)
+    shown = "".join(letter for letter in name if unicodedata.category(letter) not in INVISIBLE)
     raw = shown.encode()
     if len(raw) <= _LONGEST_NAME:
         return shown
@@ -206,18 +204,8 @@ def text(code: int, words: str, before: bytes = b"") -> bytes:
     """
     if not words:
         return b""
-    raw = before + spelled(words.replace("\0", "")).encode()
+    raw = before + visible(words.replace("\0", "")).encode()
     return option(code, _cut(raw, _LONGEST_OPTION))
-
-
-def spelled(words: str) -> str:
-    """Controls, line breaks, changes of direction and lone surrogates as `\\u001b`."""
-    if words.isascii() and words.isprintable():
-        return words
-    return "".join(
-        f"\\u{ord(letter):04x}" if unicodedata.category(letter) in _INVISIBLE else letter
-        for letter in words
-    )
 
 
 def ended(options: Iterable[bytes]) -> bytes:

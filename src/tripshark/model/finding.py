@@ -8,7 +8,7 @@ no type, makes all text printable and keeps to the bounds.
 from __future__ import annotations
 
 import math
-import unicodedata
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from ipaddress import ip_address
@@ -16,8 +16,12 @@ from typing import cast
 
 from tripshark.errors import BadInput
 from tripshark.model.alert import Address, Connection, Endpoint, Json, Proto
+from tripshark.model.text import visible
 
 MAX_ROWS = 500  # entries in any one list of the findings
+_SPACES = re.compile(
+    "[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]"
+)  # every space but the ordinary one
 MAX_TEXT = 400  # characters of any one text in a list
 MAX_SUMMARY = 2_000
 MAX_QUESTION_NAMES = 20_000
@@ -221,23 +225,10 @@ def printable(text: str, limit: int = MAX_TEXT) -> str:
     Control, format (bidirectional marks, zero widths), unassigned, private and surrogate characters and line
     separators become `\\x1b` or `\\u202e`; every other space becomes an ordinary one.
     """
-    if text.isascii() and text.isprintable():
-        safe = text
-    else:
-        safe = "".join(map(_visible, text[:limit]))
-        if len(text) > limit:
-            return safe[: limit - 1] + "…"
+    safe = visible(_SPACES.sub(" ", text[:limit]))
+    if len(text) > limit:
+        return safe[: limit - 1] + "…"
     return safe if len(safe) <= limit else safe[: limit - 1] + "…"
-
-
-def _visible(character: str) -> str:
-    kind = unicodedata.category(character)
-    if kind == "Zs":
-        return " "
-    if kind[0] != "C" and kind not in {"Zl", "Zp"}:
-        return character
-    code = ord(character)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else "�"
 
 
 def _connection_as_json(connection: Connection) -> dict[str, Json]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tripshark.formats.blocks import spelled
 from tripshark.model.incident import Incident
 from tripshark.model.target import Target
+from tripshark.model.text import visible
 from tripshark.ports import AlertRow
 
 MAX_VALUE = (
@@ -29,7 +29,7 @@ def alert_fields(
         message += f" | seen {row.repeats + 1} times"
     told: dict[str, object] = {
         # for people, in lists and on terminals; the other fields are as they came
-        "MESSAGE": spelled(message),
+        "MESSAGE": visible(message),
         "PRIORITY": str(int(alert.priority)),
         "SYSLOG_IDENTIFIER": "falco",
         "_HOSTNAME": alert.hostname,

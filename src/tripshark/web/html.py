@@ -6,8 +6,9 @@ style or an event handler here: tags and attributes are closed lists.
 
 from __future__ import annotations
 
-import unicodedata
 from html import escape
+
+from tripshark.model.text import visible
 
 _TAGS = frozenset(
     [
@@ -49,18 +50,6 @@ class Html(str):
     """Markup made by `el`: goes in as it is. Everything else is text."""
 
     __slots__ = ()
-
-
-def visible(text: str) -> str:
-    """Text with its control and direction-changing characters spelled out, and no lone surrogates."""
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(
-        f"\\u{ord(each):04x}"
-        if unicodedata.category(each) in ("Cc", "Cf", "Cs", "Zl", "Zp")
-        else each
-        for each in text
-    )
 
 
 def el(tag: str, *children: str, **attributes: str) -> Html:

@@ -246,7 +246,7 @@ ROUTES: tuple[Route, ...] = (
                 "max_bytes": "50MB",
             },
             required=("target",),
-            errors=(400, 401, 404, 413, 415, 503),
+            errors=(400, 401, 404, 409, 413, 415, 503),
         ),
     ),
     Route(
