@@ -2,12 +2,16 @@
 
 TripsharkError
 ├── BadInput        bytes or words from outside that are not what they should be  (HTTP 400, exit 2)
+│   ├── TooLarge        a body longer than it may be                                  (HTTP 413)
+│   ├── TooSlow         a body that did not come in time                              (HTTP 408)
+│   └── Unsupported     a body that claims to be something else                       (HTTP 415)
 ├── NotFound        nothing by that name                                          (HTTP 404, exit 3)
 ├── NotVerified     evidence does not match its manifest                          (exit 3)
 ├── Refused         no capture for what was asked, and what would change that        (HTTP 409, exit 3)
 ├── Denied          the caller may not                                            (HTTP 401/403, exit 1)
 ├── Permanent       it did not work and trying again will not help                (HTTP 500, exit 1)
 └── Transient       it did not work now; another try may, perhaps `after` seconds (HTTP 503, exit 1)
+    └── TooMany         more under way than may be                                    (HTTP 429)
 
 A refusal (budget spent, rule says dry-run) is no error but a value: `model.plan.Refusal`; only whoever asked by hand
 and waits for the answer gets it as `Refused`.
@@ -57,6 +61,27 @@ class BadInput(TripsharkError):
     http_status = 400
 
 
+class TooLarge(BadInput):
+    """A body longer than it may be."""
+
+    code = "too_large"
+    http_status = 413
+
+
+class TooSlow(BadInput):
+    """A body that did not come in time."""
+
+    code = "too_slow"
+    http_status = 408
+
+
+class Unsupported(BadInput):
+    """A body that claims to be something other than what is taken here."""
+
+    code = "unsupported_media_type"
+    http_status = 415
+
+
 class NotFound(TripsharkError):
     """Nothing is known by that name."""
 
@@ -104,3 +129,10 @@ class Transient(TripsharkError):
     ) -> None:
         super().__init__(message, where=where, hint=hint)
         self.after = after
+
+
+class TooMany(Transient):
+    """More under way than this client or this machine may have."""
+
+    code = "too_many"
+    http_status = 429

@@ -14,7 +14,16 @@ from collections.abc import Mapping
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from tripshark.errors import BadInput, Denied, Transient, TripsharkError
+from tripshark.errors import (
+    BadInput,
+    Denied,
+    TooLarge,
+    TooMany,
+    TooSlow,
+    Transient,
+    TripsharkError,
+    Unsupported,
+)
 from tripshark.formats import falco
 from tripshark.ingest.auth import Gate
 from tripshark.ingest.door import AlertMeter, Door, outcome_of
@@ -25,34 +34,6 @@ DRAIN_BYTES = (
     16 << 20
 )  # of a body that is too long: read and dropped so that the sender hears the answer
 BODY_SECONDS = 10.0
-
-
-class TooLarge(BadInput):
-    """The body is longer than `ingest.max_body`."""
-
-    code = "too_large"
-    http_status = 413
-
-
-class Unsupported(BadInput):
-    """The body claims to be something other than JSON."""
-
-    code = "unsupported_media_type"
-    http_status = 415
-
-
-class TooMany(Transient):
-    """More alerts than this client or this machine may have under way."""
-
-    code = "too_many"
-    http_status = 429
-
-
-class TooSlow(BadInput):
-    """The body did not come in time."""
-
-    code = "too_slow"
-    http_status = 408
 
 
 class Webhook:

@@ -5,27 +5,13 @@ from __future__ import annotations
 import msgspec
 from starlette.requests import Request
 
-from tripshark.errors import BadInput
+from tripshark.errors import BadInput, TooLarge, Unsupported
 from tripshark.model.filter import Scope
 from tripshark.model.units import bytes_of, ns_of
 from tripshark.ports import CaptureRequest
 
 MAX_BODY = 16_384
 MAX_NS = 24 * 3600 * 1_000_000_000
-
-
-class Unsupported(BadInput):
-    """The body claims to be something other than JSON."""
-
-    code = "unsupported_media_type"
-    http_status = 415
-
-
-class TooLarge(BadInput):
-    """The body is longer than such a request can be."""
-
-    code = "too_large"
-    http_status = 413
 
 
 class _Body(msgspec.Struct, forbid_unknown_fields=True):
