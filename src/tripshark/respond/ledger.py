@@ -59,11 +59,11 @@ def _window_start(state: PartState) -> Iterable[Entry]:
         began_ns = ring.opened_ns
         late = began_ns > asked_ns + SLACK_NS and began_ns < state.until_ns
         if late and not state.target.seen_born:
+            # nothing was cut, lost or forgotten: what was recorded is whole, and this says since when
             yield Entry(
                 kind="recording_began",
                 message=f"recording of {ring.interface.name} began only "
                 f"{_relative(began_ns, state.plan.t0_ns)}",
-                word=Word.TRUNCATED,
                 from_ns=asked_ns,
                 to_ns=began_ns,
             )

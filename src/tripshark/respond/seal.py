@@ -441,16 +441,24 @@ def _details(
             "t0_ns": incident.t0_ns,
             "opened_ns": incident.opened_ns,
             "asked": {"from_ns": since_ns, "to_ns": until_ns},
-            "covered": {
-                "from_ns": min(first_ns, since_ns) if first_ns else since_ns,
-                "to_ns": until_ns,
-            },
+            "covered": _covered(rings, since_ns, until_ns, first_ns),
             "first_packet_ns": first_ns,
             "last_packet_ns": last_ns,
             "seconds_before_alert": round((incident.t0_ns - first_ns) / 1e9, 6) if first_ns else 0,
             "clock": {"source": host.clock_source, **host.clock},
         },
         "how": {"tools": dict(host.tools)},
+    }
+
+
+def _covered(rings: Sequence[RingNote], since_ns: int, until_ns: int, first_ns: int) -> Json:
+    """From when to when the recording is whole: since the rings began or reach back to, until they closed."""
+    begun = [ring.oldest_ns if ring.first_seq > 1 else ring.opened_ns for ring in rings]
+    ended = [ring.closed_ns or until_ns for ring in rings]
+    from_ns = max(since_ns, min(begun, default=since_ns))
+    return {
+        "from_ns": min(first_ns, from_ns) if first_ns else from_ns,
+        "to_ns": min(until_ns, max(ended, default=until_ns)),
     }
 
 
