@@ -97,7 +97,10 @@ class Spool:
         note = self.state.rings[self._index[copy.ring]]
         note.closed_ns = copy.closed_ns
         note.packets, note.drops = copy.packets, copy.drops
-        note.overwritten += copy.overwritten
+        if (
+            note.seen
+        ):  # of a first copy only the very oldest can be missing: the history is that much shorter
+            note.overwritten += copy.overwritten
         note.gaps = sorted({*note.gaps, *copy.gaps})
         note.losses = sorted({*note.losses, *copy.losses})
         return self._index[copy.ring]
