@@ -11,6 +11,10 @@ import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from typer.testing import CliRunner
+
+from tripshark.cli.main import app
+
 COMMAND = [sys.executable, "-m", "tripshark"]
 
 
@@ -31,6 +35,14 @@ def tripshark(*argv: str, stdin: bytes = b"", **environment: str) -> Done:
         env={**clean(), **environment},
     )
     return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def inside(*argv: str) -> Done:
+    """Within this process, where only words and the exit code matter."""
+    done = CliRunner().invoke(app, list(argv), prog_name="tripshark")
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return Done(done.exit_code, done.stdout, done.stderr)
 
 
 def on_terminal(columns: int, *argv: str) -> str:

@@ -6,11 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from click.testing import Result
-from typer.testing import CliRunner
-
-from tests.cli.running import on_terminal, tripshark
-from tripshark.cli.main import app
+from tests.cli.running import inside, on_terminal, tripshark
 
 COMMANDS = (
     *(
@@ -29,23 +25,16 @@ def test_every_command_shows_an_example_that_can_be_copied() -> None:
     """`--help` exits 0, has the example on a line of its own, and the promised options."""
     for name in COMMANDS:
         done = inside(*name.split(), "--help")
-        assert done.exit_code == 0, name
-        assert re.search(rf"^  Example:\n    tripshark {name}\b.*$", done.stdout, re.MULTILINE), (
-            name
-        )
-        assert ("--config" in done.stdout) is (name not in NO_CONFIG), name
-        assert ("--data" in done.stdout) is (name not in NO_DATA), name
-        assert ("--json" in done.stdout) is (name not in NO_JSON), name
-
-
-def inside(*argv: str) -> Result:
-    """In this process: nothing but words is looked at."""
-    return CliRunner().invoke(app, list(argv), prog_name="tripshark")
+        assert done.code == 0, name
+        assert re.search(rf"^  Example:\n    tripshark {name}\b.*$", done.out, re.MULTILINE), name
+        assert ("--config" in done.out) is (name not in NO_CONFIG), name
+        assert ("--data" in done.out) is (name not in NO_DATA), name
+        assert ("--json" in done.out) is (name not in NO_JSON), name
 
 
 def test_the_list_of_commands_tells_whole_sentences() -> None:
     """No summary is cut off."""
-    shown = inside("--help").stdout
+    shown = inside("--help").out
     assert "..." not in shown.replace("[ARGS]...", "")
     assert "arrives. The evidence is complete." in " ".join(shown.split())
 
@@ -54,8 +43,8 @@ def test_wrong_usage_is_exit_2_and_names_the_help() -> None:
     """An unknown option and a missing argument say where the help is, on standard error."""
     for argv in (["incidents", "--nix"], ["show"], ["nix"], ["rules", "test"]):
         done = inside(*argv)
-        assert (done.exit_code, done.stdout) == (2, "")
-        assert "--help" in done.stderr
+        assert (done.code, done.out) == (2, "")
+        assert "--help" in done.err
 
 
 def test_errors_have_three_parts_and_json_has_the_one_shape(tmp_path: Path) -> None:

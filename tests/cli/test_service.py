@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.running import COMMAND, Done, clean, on_terminal, tripshark
+from tests.cli.running import COMMAND, Done, clean, inside, on_terminal
 from tests.e2e.conftest import requires_root
 from tests.e2e.machine import Machine, Network, falco_event, tshark, wait_for
 
@@ -45,7 +45,8 @@ class Service:
         self.pod = pod
 
     def ask(self, name: str, *argv: str) -> Done:
-        return tripshark(name, *argv, "--config", str(self.machine.config))
+        """In this process, which has everything loaded already; streams are kept apart all the same."""
+        return inside(name, *argv, "--config", str(self.machine.config))
 
     def lines(self, name: str, *argv: str) -> list[dict[str, object]]:
         done = self.ask(name, *argv, "--json")
@@ -142,7 +143,7 @@ def test_a_capture_by_hand_waits_filters_and_ends(service: Service) -> None:
     assert service.ask("capture", f"netns:{service.pod}", "--scope", "workload").code == 3
     assert service.ask("capture", f"netns:{service.pod}", "--filter", "tcp prot").code == 2
     assert service.ask("capture", f"netns:{service.pod}", "--before", "soon").code == 2
-    away = tripshark("capture", "host", "--listen", "127.0.0.1:9", "--data", "/nonexistent")
+    away = inside("capture", "host", "--listen", "127.0.0.1:9", "--data", "/nonexistent")
     assert away.code == 1
     assert "tripshark run" in away.err
 
@@ -222,7 +223,7 @@ def test_verification_tells_what_was_changed(service: Service, tmp_path: Path) -
             body = (copy / name).read_bytes()
             (copy / name).chmod(0o600)
             (copy / name).write_bytes(change(body))
-        done = tripshark("verify", str(copy))
+        done = inside("verify", str(copy), "--data", str(tmp_path))
         assert done.code == (3 if name else 0), done.out
         assert ("NOT verified" in done.out) is bool(name)
         if name:
