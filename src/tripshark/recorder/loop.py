@@ -20,6 +20,11 @@ log = logging.getLogger(__name__)
 _CREW = 32  # opening a ring waits 11 ms for the kernel and closing one 20 ms: in parallel that is nothing
 
 _FAILED = "a callback of the recorder failed"
+_NEVER = float("inf")
+
+
+def _nothing(_now_s: float) -> None:
+    pass
 
 
 class Timer:
@@ -44,6 +49,8 @@ class Loop:
         self._calls: dict[int, Callable[[int], None]] = {}
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
+        self._beat_s = _NEVER
+        self._on_beat: Callable[[float], None] = _nothing
         self._crew = ThreadPoolExecutor(_CREW, thread_name_prefix="crew")
         self._finished: collections.deque[Callable[[], None]] = collections.deque()
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -66,6 +73,10 @@ class Loop:
         timer = Timer(call)
         heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._order), timer))
         return timer
+
+    def beat(self, at_s: float, call: Callable[[float], None]) -> None:
+        """Call once with the monotonic time when that is `at_s`. For one user alone: a timer without its cost."""
+        self._beat_s, self._on_beat = at_s, call
 
     def submit(self, work: Callable[[], T], then: Callable[[T | Exception], None]) -> None:
         """Let one of the crew do it, and hand its result, or the exception it raised, to `then` in this thread."""
@@ -98,23 +109,32 @@ class Loop:
             time.monotonic,
         )
         while self.running:
+            while timers and timers[0][2].cancelled:
+                heapq.heappop(timers)
+            due_s = self._beat_s
+            if timers and timers[0][0] < due_s:
+                due_s = timers[0][0]
             wait_s = -1.0
-            if timers:
-                while timers and timers[0][2].cancelled:
-                    heapq.heappop(timers)
-                if timers and (wait_s := timers[0][0] - clock()) < 0.0:
-                    wait_s = 0.0
+            if due_s != _NEVER and (wait_s := due_s - clock()) < 0.0:
+                wait_s = 0.0
             for fd, events in poll(wait_s):  # rounded up to whole milliseconds
                 if (call := call_for(fd)) is not None:  # an earlier call may have closed it
                     try:
                         call(events)
                     except Exception:
                         log.exception(_FAILED)
-            if timers and timers[0][0] <= (now := clock()):
-                while timers and timers[0][0] <= now:
-                    timer = heapq.heappop(timers)[2]
-                    if not timer.cancelled:
-                        self._guarded(timer.call)
+            if due_s == _NEVER or (now := clock()) < due_s:
+                continue
+            if self._beat_s <= now:
+                self._beat_s = _NEVER
+                try:
+                    self._on_beat(now)
+                except Exception:
+                    log.exception(_FAILED)
+            while timers and timers[0][0] <= now:
+                timer = heapq.heappop(timers)[2]
+                if not timer.cancelled:
+                    self._guarded(timer.call)
 
     def _guarded(self, call: Callable[[], None]) -> None:
         """One callback's bug must not end the recording of everybody else."""

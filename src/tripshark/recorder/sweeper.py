@@ -44,7 +44,6 @@ class Sweeper:
         self._count_ring = count  # with the time its drops came after, 0 if that is not known
         self._poll = select.epoll()
         self._rings: dict[int, tuple[Ring, int, float]] = {}  # with its blocks and longest nap
-        self._nap_s = 0.0
         self._quiet = self._short = 0
         self._rate = self._swept_s = 0.0
         self._wakes, self._since_s = 0, 0.0  # wake-ups since then
@@ -82,30 +81,36 @@ class Sweeper:
         now = time.monotonic()
         passed_s, self._since_s, self._wakes = now - self._since_s, now, 0
         if passed_s * _GAIN < self._nap_most_s * _WAKES and now >= self._sleepless_until:
-            self._nap_s, self._rate, self._swept_s = _NAP_FIRST_S, 0.0, now
+            self._rate, self._swept_s = 0.0, now
             self._quiet = self._short = 0
             self._loop.unwatch(self._poll.fileno())
-            self._loop.later(self._nap_s, self._napped)
+            self._loop.beat(now + _NAP_FIRST_S, self._napped)
         self._nap_most_s = _NAP_MAX_S
 
-    def _napped(self) -> None:
+    def _napped(self, now: float) -> None:
         fullest = self._sweep()
-        self._quiet = 0 if fullest else self._quiet + 1
-        now = time.monotonic()
         passed_s, self._swept_s = now - self._swept_s, now
-        # rings per second; one that was full has run faster than we can know
-        rate = (fullest if fullest < _FULL else 2.0) / max(passed_s, 1e-4)
-        self._rate = max(rate, self._rate * 0.9)
-        wanted_s = _HEADROOM / max(self._rate, 1e-3)
-        self._nap_s = min(max(wanted_s, _NAP_MIN_S), self._nap_most_s)
-        self._short = self._short + 1 if wanted_s < _NAP_MIN_S else 0
+        rate = self._rate * 0.9  # rings per second
+        if fullest > rate * passed_s:
+            # one that was full has run faster than we can know
+            rate = (fullest if fullest < _FULL else 2.0) / max(passed_s, 1e-4)
+        self._rate = rate
+        nap_s = self._nap_most_s
+        if nap_s * rate > _HEADROOM:
+            nap_s = _HEADROOM / rate
+        if nap_s < _NAP_MIN_S:
+            nap_s = _NAP_MIN_S
+            self._short += 1
+        else:
+            self._short = 0
+        self._quiet = 0 if fullest else self._quiet + 1
         if self._short > _SHORT_NAPS:  # the rings are too small to be left alone at all
             self._sleepless_until = now + _SLEEPLESS_S
-        if self._quiet >= _QUIET_NAPS or self._short > _SHORT_NAPS:
-            self._wakes, self._since_s, self._nap_most_s = 0, now, _NAP_MAX_S
-            self._loop.watch(self._poll.fileno(), self._woken)
-        else:
-            self._loop.later(self._nap_s, self._napped)
+        elif self._quiet < _QUIET_NAPS:
+            self._loop.beat(now + nap_s, self._napped)
+            return
+        self._wakes, self._since_s, self._nap_most_s = 0, now, _NAP_MAX_S
+        self._loop.watch(self._poll.fileno(), self._woken)
 
     def _sweep(self) -> float:
         """Hand back of every ring that has something; the largest share of a ring that was full."""
@@ -121,7 +126,8 @@ class Sweeper:
                         self._nap_most_s = nap_s
                     if done >= blocks - 1:  # it stood still: locate the loss now
                         self._count_ring(ring, ring.stopped_ns())
-                    self._stir(ring)
+                    if ring not in self._stirred:
+                        self._stir(ring)
                     if self.retired is not None:
                         self.retired(ring)
                 if events & select.EPOLLERR:
