@@ -141,6 +141,8 @@ class Holder:
             match message.get("op"):
                 case "put":
                     self._shelf.put(message["id"], message["meta"], fd)
+                case "tally":
+                    self._shelf.tally(message["facts"])
                 case "drop":
                     self._shelf.drop(message["id"])
                 case "ready":

@@ -179,6 +179,17 @@ def ring_facts(ring: Ring) -> Json:
     }
 
 
+def ring_tally(ring: Ring) -> Json:
+    """Those of the facts that change with every packet."""
+    counters = ring.counters
+    return {
+        "packets": counters.packets,
+        "drops": counters.drops,
+        "retired": counters.blocks,
+        "counted_ns": ring.counted_ns,
+    }
+
+
 def tombstone_facts(grave: Tombstone) -> Json:
     """What a restarted recorder must know of a closed ring; its blocks describe themselves."""
     return ring_copy(grave, (), 0) | {

@@ -29,6 +29,7 @@ from tripshark.recorder.recorded import (
     Tombstone,
     restored_counters,
     ring_facts,
+    ring_tally,
     tombstone_facts,
 )
 from tripshark.recorder.ring import (
@@ -125,17 +126,22 @@ class Roster:
 
     def count(self, ring: Ring, since_ns: int = 0, *, now: bool = False) -> None:
         """Read a ring's counters, which the kernel then forgets. Drops are made safe at once, the rest soon."""
-        if ring.count(time.time_ns(), since_ns) or (now and ring.unsaved):
+        if ring.count(time.time_ns(), since_ns):
             ring.unsaved = False
             self._keeper.put(f"ring:{ring.id}", ring_facts(ring))
+        elif now and ring.unsaved:
+            ring.unsaved = False
+            self._keeper.tally({f"ring:{ring.id}": ring_tally(ring)})
 
     def save(self) -> None:
         """Let the next recorder know what only this one does: counters that were read are the kernel's no more."""
+        tallies: dict[str, Json] = {}
         for target in self._living():
             for ring in target.rings.values():
                 if ring.unsaved:
                     ring.unsaved = False
-                    self._keeper.put(f"ring:{ring.id}", ring_facts(ring))
+                    tallies[f"ring:{ring.id}"] = ring_tally(ring)
+        self._keeper.tally(tallies)
 
     def _adopt(self, item: Item) -> None:
         kind, facts, now = item.id.partition(":")[0], item.meta, time.time_ns()
