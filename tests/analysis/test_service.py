@@ -132,7 +132,7 @@ async def test_the_program_starts_again_over_its_own_socket(tmp_path: Path) -> N
         check=False,
     )
     assert done.returncode == 1
-    assert json.loads(done.stderr)["error"]["message"].startswith("cannot listen")
+    assert json.loads(done.stdout)["error"]["message"].startswith("cannot listen")
     assert other.read_text() == "precious"
 
 
@@ -166,7 +166,8 @@ async def test_a_killed_analyst_takes_its_tshark_along(tmp_path: Path) -> None:
 def test_a_bad_configuration_is_wrong_usage(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Exit 2 and the one error shape."""
     assert program.main(["--json-config", text]) == 2
-    assert json.loads(capsys.readouterr().err)["error"]["code"] == "bad_input"
+    said = json.loads(capsys.readouterr().out)
+    assert (said["ready"], said["error"]["code"]) == (False, "bad_input")
 
 
 async def test_several_ask_at_once(tmp_path: Path) -> None:

@@ -31,7 +31,9 @@ def test_foreign_text_is_no_markup(text: str) -> None:
     console = Console(file=io.StringIO(), highlight=False, emoji=False, soft_wrap=True)
     console.print(f"<{printable(text)}>", end="")
     assert isinstance(console.file, io.StringIO)
-    assert console.file.getvalue() == f"<{seen(text)}>"
+    kept = seen(text).rstrip("\\")
+    last = "\\x5c" * (len(seen(text)) - len(kept))  # else it would escape markup behind it
+    assert console.file.getvalue() == f"<{kept}{last}>"
 
 
 @pytest.mark.parametrize(

@@ -54,8 +54,13 @@ def settings_of(config: Path | None, data: Path | None = None, **overrides: obje
 
 
 def printable(text: object) -> str:
-    """Foreign text for one line of a terminal: what cannot be seen becomes a visible escape, markup stays text."""
-    return escape(seen(text))
+    """Foreign text for one line of a terminal: what cannot be seen becomes a visible escape, markup stays text.
+
+    A backslash at its end would escape markup of ours behind it, so it is spelled out.
+    """
+    shown = seen(text)
+    kept = shown.rstrip("\\")
+    return escape(kept) + "\\x5c" * (len(shown) - len(kept))
 
 
 def seen(text: object) -> str:

@@ -16,6 +16,7 @@ from tripshark.recorder.roster import Roster
 
 _POLL_S = 0.2  # a quiet ring retires no block: its open one is looked at
 _SOON_S = 0.05  # retired blocks are gathered for so long
+_IN_FLIGHT_NS = 5_000_000  # a packet is stamped before it is copied into its block
 _BEAT_S = 1.0  # an empty chunk says that all is well
 _URGENT = 0.25  # share of a ring that must not be outrun
 _UNACKED = 4  # chunks a client may be behind; further packets wait in the ring
@@ -53,6 +54,7 @@ class Follow:
         self._sent = self._acked = 0
         self._copies: dict[int, list[Copy]] = {}  # chunk → what is in flight
         self._sent_s = self._looked_s = 0.0
+        self._reached_ns = 0  # all that was recorded up to here has been delivered
         self._timer: Timer | None = None
         self._due_s = 0.0
         self._wake(0.0)
@@ -133,8 +135,10 @@ class Follow:
             self.ended = "time"
         elif not more and not self.target.alive and self.target.settled:
             self.ended = "gone"
+        if look and not more:
+            self._reached_ns = now_ns - _IN_FLIGHT_NS
         if facts or self.ended or now - self._sent_s >= _BEAT_S:
-            self._send(facts, copies, now_ns)
+            self._send(facts, copies)
             self._sent_s = now
         if self.ended:
             self._release(self._sent)  # what is still to be sent the peer holds itself
@@ -142,11 +146,12 @@ class Follow:
         left_s = max(0.0, (self._until_ns - time.time_ns()) / 1e9)
         self._wake(0.0 if more else min(_POLL_S, left_s))
 
-    def _send(self, facts: list[Json], copies: list[Copy], now_ns: int) -> None:
+    def _send(self, facts: list[Json], copies: list[Copy]) -> None:
+        """What is said to be delivered ends at the last look into the open blocks, where all was taken."""
         self._sent += 1
         if copies:
             self._copies[self._sent] = copies
-        chunk = {"copies": facts, "now_ns": now_ns, "ended": self.ended}
+        chunk = {"copies": facts, "now_ns": self._reached_ns, "ended": self.ended}
         self.peer.send(
             {"t": "chunk", "id": self.id, "n": self._sent, "bytes": self._bytes, "chunk": chunk},
             copies,
