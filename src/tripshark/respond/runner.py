@@ -50,6 +50,8 @@ log = structlog.get_logger("tripshark.runner")
 
 BATCH = 256  # journal records handled between two transactions
 POLITE = 16  # of them before others have their turn
+BUSY_S = 0.05  # batches closer together than this are a storm
+GATHER_S = 0.02  # and then this much of it goes into one transaction
 FORGET_EVERY = 4096  # records between two looks for segments that may go
 RETRY = 0.5  # seconds between tries of what may work later
 SEAL_TRIES = 20
@@ -172,6 +174,7 @@ class Runner:
 
     async def _consume(self) -> None:
         self.position = forgotten = await self._world.catalogue.position()
+        loop, before = asyncio.get_running_loop(), 0.0
         while True:
             records = await self._world.journal.read(self.position, BATCH)
             batch = _Batch()
@@ -188,6 +191,9 @@ class Runner:
             if self.position - forgotten > FORGET_EVERY or len(records) < BATCH // 4:
                 await self._world.journal.forget(self.position)
                 forgotten = self.position
+            if not batch.starts and len(records) < BATCH and loop.time() - before < BUSY_S:
+                await asyncio.sleep(GATHER_S)  # in a storm fewer, larger transactions
+            before = loop.time()
 
     async def _commit(self, batch: _Batch, position: int) -> None:
         """One transaction; captures begin after it, so a crash before it loses nothing: the journal has it all."""

@@ -20,6 +20,8 @@ from tripshark.store.segment import MAX_BODY
 
 MAX_BATCH = 4 << 20  # bytes of one commit
 MAX_WAITING = 64 << 20  # bytes of appends that wait for the disk
+GATHER_S = 0.002  # between two syncs while several senders are waiting
+ENOUGH = 64  # records that are worth a sync of their own
 MAX_READ = 4 << 20  # bytes handed out by one read, roughly
 
 
@@ -35,6 +37,8 @@ class FileJournal:
         self._waiting: list[tuple[Record, asyncio.Future[int]]] = []
         self._waiting_bytes = 0
         self._committing_bytes = 0
+        self._committed_s = 0.0  # when the last batch was sent to the disk
+        self._shared = False  # it held records of several senders
         self._busy = False  # a batch is on its way to the disk, or about to be
         self._closed = False
         self._refusal = ""  # what the disk said to the last batch
@@ -106,7 +110,7 @@ class FileJournal:
         self._waiting_bytes += _cost(record)
         if not self._busy:
             self._busy = True  # what else is appended in this turn of the loop goes along
-            asyncio.get_running_loop().call_soon(self._commit)
+            self._commit_soon()
         return await future
 
     async def read(self, after: int, limit: int) -> Sequence[Record]:
@@ -166,6 +170,15 @@ class FileJournal:
                 after=10.0,
             )
 
+    def _commit_soon(self) -> None:
+        """At once for a lone sender; where several send, what comes within two milliseconds shares one sync."""
+        loop = asyncio.get_running_loop()
+        wait_s = self._committed_s + GATHER_S - loop.time()
+        if self._shared and wait_s > 0 and len(self._waiting) < ENOUGH:
+            loop.call_later(wait_s, self._commit)
+        else:
+            loop.call_soon(self._commit)
+
     def _commit(self) -> None:
         """Send the next batch to the disk; runs in the loop, never waits."""
         batch: list[tuple[Record, asyncio.Future[int]]] = []
@@ -178,6 +191,8 @@ class FileJournal:
         del self._waiting[: len(batch)]
         self._waiting_bytes -= size
         self._committing_bytes = size
+        self._committed_s = asyncio.get_running_loop().time()
+        self._shared = len(batch) > 1
         work = asyncio.get_running_loop().run_in_executor(
             self._writer, self._log.commit, [record for record, _ in batch]
         )
@@ -196,7 +211,7 @@ class FileJournal:
                 future.set_exception(_again(error))
         self._busy = bool(self._waiting)
         if self._busy:
-            self._commit()
+            self._commit_soon()
         self._notify()
 
     def _notify(self) -> None:
