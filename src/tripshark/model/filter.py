@@ -385,10 +385,14 @@ def _pod(alert: Alert, scope: Scope | None) -> Rung:
     return Rung(scope=Scope.POD, core="", reason=reason)
 
 
+_DNS_TEXT = str(DNS)
+_OPAQUE_TEXTS = tuple(map(str, (*_TUNNELS.values(), *_ETHERNET_TUNNELS.values())))
+
+
 @lru_cache(maxsize=256)
 def _beside(addresses: tuple[Address, ...]) -> str:
     """What is kept beside a flow or a peer: look-ups, ICMP errors, and what no filter can look into."""
-    parts: list[Filter] = [DNS]
+    parts: list[Filter] = []
     if addresses:
         hosts = Or(tuple(map(Host, addresses)))
         parts.append(icmp_errors(*addresses))
@@ -397,4 +401,5 @@ def _beside(addresses: tuple[Address, ...]) -> str:
             parts.append(And((hosts, EXTENSION_HEADERS)))
     else:
         parts += [FRAGMENTS, EXTENSION_HEADERS]
-    return str(Or((*parts, *_TUNNELS.values(), *_ETHERNET_TUNNELS.values())))
+    texts = (_DNS_TEXT, *map(str, parts), *_OPAQUE_TEXTS)
+    return f"({' or '.join(texts)})"

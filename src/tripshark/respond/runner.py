@@ -49,7 +49,7 @@ from tripshark.respond.spool import PartState, parts
 log = structlog.get_logger("tripshark.runner")
 
 BATCH = 256  # journal records handled between two transactions
-POLITE = 16  # of them before others have their turn
+POLITE = 4  # of them before others have their turn
 BUSY_S = 0.05  # batches closer together than this are a storm
 GATHER_S = 0.02  # and then this much of it goes into one transaction
 FORGET_EVERY = 4096  # records between two looks for segments that may go
