@@ -30,6 +30,7 @@ class Recent:
 
     events: OrderedDict[bytes, int] = field(default_factory=OrderedDict)  # event → journal seq
     fates: OrderedDict[int, Fate] = field(default_factory=OrderedDict)  # by journal seq
+    waiting: int = 0  # senders whose alert is being made durable right now
     decoded: dict[int, Alert] = field(default_factory=dict)  # by seq, until the runner takes it
 
     def saw(self, key: bytes, seq: int) -> int | None:
@@ -67,12 +68,16 @@ class Intake:
         """Durable first. A copy of bytes that were stored already is stored as a reference."""
         digest = hashlib.blake2b(body, digest_size=16).digest()
         original = self._bodies.get(digest, 0)
-        seq = await self._journal.append(
-            b"" if original else body,
-            via=via,
-            received_ns=self._clock.now_ns(),
-            repeat_of=original,
-        )
+        self._recent.waiting += 1
+        try:
+            seq = await self._journal.append(
+                b"" if original else body,
+                via=via,
+                received_ns=self._clock.now_ns(),
+                repeat_of=original,
+            )
+        finally:
+            self._recent.waiting -= 1
         if not original:
             self._bodies.setdefault(digest, seq)
             if len(self._bodies) > BODIES:

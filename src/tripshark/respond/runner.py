@@ -49,7 +49,8 @@ from tripshark.respond.spool import PartState, parts
 log = structlog.get_logger("tripshark.runner")
 
 BATCH = 256  # journal records handled between two transactions
-POLITE = 4  # of them before others have their turn
+POLITE = 4  # of them before others have their turn, and so long a turn where many senders wait
+POLITE_S = 0.002
 BUSY_S = 0.05  # batches closer together than this are a storm
 GATHER_S = 0.02  # and then this much of it goes into one transaction
 FORGET_EVERY = 4096  # records between two looks for segments that may go
@@ -179,8 +180,8 @@ class Runner:
             records = await self._world.journal.read(self.position, BATCH)
             batch = _Batch()
             for number, record in enumerate(records):
-                if number % POLITE == POLITE - 1:
-                    await asyncio.sleep(0)  # whoever waits for a 202 comes first
+                if number % POLITE == POLITE - 1:  # whoever waits for a 202 comes first
+                    await asyncio.sleep(POLITE_S if self._recent.waiting > POLITE else 0)
                 try:
                     await self._take(record, batch)
                 except TripsharkError as problem:
