@@ -48,7 +48,7 @@ from tripshark.respond.spool import PartState, parts
 
 log = structlog.get_logger("tripshark.runner")
 
-BATCH = 64  # journal records handled between two transactions
+BATCH = 256  # journal records handled between two transactions
 POLITE = 4  # of them before others have their turn, and so long a turn where many senders wait
 POLITE_S = 0.002
 BUSY_S = 0.05  # batches closer together than this are a storm
