@@ -8,7 +8,7 @@ from ipaddress import ip_address
 import pytest
 
 from tests.respond.worlds import ManualClock, an_alert
-from tripshark.errors import NotFound
+from tripshark.errors import NotFound, Transient
 from tripshark.model.alert import Alert, Connection, Endpoint
 from tripshark.model.target import Identity, Interface, RingState, Target, TargetKey, TargetKind
 from tripshark.targets.local import LocalTargets, Resident
@@ -56,9 +56,12 @@ class Recorded:
         self.found = found
         self.processes = processes or {}
         self.asked = 0
+        self.away = False
 
     async def targets(self) -> tuple[Target, ...]:
         self.asked += 1
+        if self.away:
+            raise Transient("away")
         return self.found
 
     async def inode_of(self, pid: int) -> int | None:
@@ -156,6 +159,20 @@ async def test_a_name_used_again_belongs_to_whoever_held_it_then() -> None:
             answer = await places.resolve(replace(asked, time_ns=at_s * S))
             assert answer.target
             assert answer.target.key == wanted
+
+
+async def test_a_recorder_that_is_away_for_a_moment_keeps_its_targets() -> None:
+    """An alert that comes meanwhile is resolved from what was known; after a minute nothing is believed any more."""
+    machine, clock = Recorded(target("netns:shop0")), ManualClock(1000 * S)
+    places = LocalTargets(machine, RESIDENTS, clock, node="n1")
+    await places.all()
+    machine.away = True
+    asked = alert(namespace="payments", pod="checkout-7d9f", pid=7)
+    clock.now += 30 * S
+    assert (await places.resolve(asked)).target
+    clock.now += 60 * S
+    with pytest.raises(Transient):
+        await places.resolve(asked)
 
 
 async def test_two_holders_of_one_address_are_nobody() -> None:

@@ -562,7 +562,7 @@ class Runner:
     async def _seal(self, opened: Open) -> None:
         """Evidence first; findings after it, and never in its way."""
         sealed: Sealed | None = None
-        problem = "no draft could be begun"
+        problem = opened.entries[-1].message if opened.entries else "no draft could be begun"
         for _ in range(SEAL_TRIES if opened.draft else 0):
             try:
                 sealed = await self._seal_once(opened)

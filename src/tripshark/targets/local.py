@@ -14,6 +14,7 @@ from tripshark.ports import Clock
 
 FRESH_NS = 200_000_000  # answers younger than this are used again
 RETRY_NS = 50_000_000  # what is not known is asked again this soon
+STALE_NS = 60_000_000_000  # what was known this long ago serves while the recorder is away
 SLACK_NS = 1_000_000_000  # between an event and the moment a namespace was seen to come or go
 
 
@@ -56,16 +57,23 @@ class LocalTargets:
         return await self._all(FRESH_NS)
 
     async def _all(self, age_ns: int) -> tuple[Target, ...]:
+        """What is known, asked anew when older than this. A recorder that is just being restarted keeps its targets."""
         now_ns = self._clock.now_ns()
-        if not self._known or now_ns - self._known_ns >= age_ns:
+        if self._known and now_ns - self._known_ns < age_ns:
+            return self._known
+        try:
             found = await self._recorder.targets()
             inodes = {
                 resident.pid: await self._recorder.inode_of(resident.pid)
                 for resident in self._residents
                 if resident.pid is not None
             }
-            self._known = tuple(self._named(target, inodes) for target in found)
-            self._known_ns = now_ns
+        except Transient:
+            if self._known and now_ns - self._known_ns < STALE_NS:
+                return self._known
+            raise
+        self._known = tuple(self._named(target, inodes) for target in found)
+        self._known_ns = now_ns
         return self._known
 
     def _named(self, target: Target, inodes: dict[int, int | None]) -> Target:
@@ -129,7 +137,7 @@ class LocalTargets:
                 return Resolution(target=found, reason=f"k8s.pod.name is {name}")
             tried.append(f"pod {name!r} is not known here")
         if alert.pid is not None:
-            inode = await self._recorder.inode_of(alert.pid)
+            inode = await self._inode_of(alert.pid)
             found = _best(known, lambda t: t.inode == inode, alert.time_ns) if inode else None
             if found and not (alert.container_id and found.kind is TargetKind.HOST):
                 return Resolution(
@@ -152,6 +160,12 @@ class LocalTargets:
             hint="let Falco add proc.pid and fd.cip to its output (append_output), "
             "or name the namespace under targets.static",
         )
+
+    async def _inode_of(self, pid: int) -> int | None:
+        try:
+            return await self._recorder.inode_of(pid)
+        except Transient:
+            return None
 
     def _by_address(self, alert: Alert, known: Sequence[Target]) -> tuple[Target, str] | None:
         """Last resort: one target alone holds one of the addresses; client before server."""
