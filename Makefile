@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
-SYSTEM := python3-venv libpcap0.8 tshark tcpdump iproute2 util-linux procps
+SYSTEM := python3-venv libpcap0.8 tshark tcpdump iproute2 util-linux mount procps openssl
 BENCH_SYSTEM := netsniff-ng iperf3 ethtool gcc libc6-dev
 
 .PHONY: help setup demo test check fix bench fuzz lock clean
