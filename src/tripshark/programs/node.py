@@ -105,7 +105,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         give_up(uid=config.uid, gid=config.gid, groups=config.groups)
         gc.freeze()  # modules and routes never become garbage
         gc.set_threshold(50_000, 20, 50)  # alerts and rows make no cycles to speak of
-        sys.setswitchinterval(0.0002)  # the journal's writer needs the interpreter briefly and often
+        sys.setswitchinterval(
+            0.0002
+        )  # the journal's writer needs the interpreter briefly and often
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(node.run())
     except TripsharkError as problem:

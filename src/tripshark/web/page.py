@@ -23,8 +23,9 @@ h1 { font-size: 1.3rem; margin: 0 0 .2rem } h2 { font-size: 1rem; margin: 2rem 0
 p { margin: .3rem 0; color: var(--soft) }
 div { overflow-x: auto }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
-th, td { text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); overflow-wrap: anywhere }
-th { font-weight: 600; color: var(--soft) }
+th, td { text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); overflow-wrap: break-word; max-width: 28rem }
+th { font-weight: 600; color: var(--soft); white-space: nowrap }
+td { min-width: 4rem }
 .n { text-align: right; white-space: nowrap } .t { white-space: nowrap }
 .bad { color: var(--bad) } .good { color: var(--good) }
 a { color: var(--link) } code { font: 13px ui-monospace, monospace }
