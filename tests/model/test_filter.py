@@ -130,6 +130,22 @@ def test_every_ladder_compiles_and_ends_with_everything(
                 bpf.compile(text, linktype)
 
 
+@pytest.mark.parametrize("proto", [Proto.TCP, Proto.ICMP])
+def test_addresses_of_two_families_name_no_flow(proto: Proto) -> None:
+    """A hostile or broken alert: the peer is still a peer."""
+    said = Alert(
+        rule="R",
+        priority=Priority.INFORMATIONAL,
+        time_ns=1,
+        connection=Connection(
+            client=Endpoint(ip_address("10.0.0.7"), 40_000),
+            server=Endpoint(ip_address("2001:db8::66"), 443),
+            proto=proto,
+        ),
+    )
+    assert [step.scope for step in ladder(said, None, ("10.0.0.7",))] == [Scope.PEER, Scope.POD]
+
+
 # ------------------------------------------------------------------------------- the ladder
 
 

@@ -299,7 +299,7 @@ def _flow(alert: Alert) -> Rung | None:
         )
     known = [address for address in (server.address, client.address) if address is not None]
     if proto is Proto.ICMP:
-        if server.address is None:
+        if server.address is None or _mixed(known):
             return None
         return Rung(
             scope=Scope.FLOW,
@@ -314,8 +314,15 @@ def _flow(alert: Alert) -> Rung | None:
         known = [server.address] if server.address is not None else known
         what = "of UDP" if proto is Proto.UDP else "where the protocol is not known"
         reason += f"; {what} the client's address is not relied on"
+    if _mixed(known):
+        return None
     core = And((*map(Host, known), _ports(proto, client.port), _ports(proto, server.port)))
     return Rung(scope=Scope.FLOW, core=str(core), also=_beside(tuple(known)), reason=reason)
+
+
+def _mixed(addresses: Sequence[Address]) -> bool:
+    """IPv4 and IPv6 together: no packet has both, and libpcap refuses a filter that matches nothing."""
+    return len({address.version for address in addresses}) > 1
 
 
 def _ports(proto: Proto | None, port: int) -> Filter:
