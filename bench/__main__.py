@@ -72,6 +72,7 @@ def _run(chosen: list[str], *, quick: bool, out: Path | None) -> int:
         compiled(Path(tools))
         for name in chosen:
             print(f"{name}:", file=sys.stderr, flush=True)
+            os.sync()  # what the table before wrote is not this one's to wait for
             try:
                 with Stage(quick=quick, tools=Path(tools)) as stage:
                     section = importlib.import_module(f"bench.tables.{name}").measure(stage)
