@@ -19,7 +19,7 @@ PACKAGE = ROOT / "src" / "tripshark"
 STANDARD = {
     "__future__", "base64", "binascii", "bisect", "collections", "collections.abc", "contextlib",
     "dataclasses", "datetime", "difflib", "enum", "functools", "hashlib", "heapq", "hmac", "io",
-    "ipaddress", "itertools", "json", "math", "operator", "re", "string", "struct", "types", "typing",
+    "fnmatch", "ipaddress", "itertools", "json", "math", "operator", "re", "string", "struct", "types", "typing",
     "unicodedata", "zlib",
 }  # fmt: skip
 ALLOWED = {

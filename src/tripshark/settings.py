@@ -16,7 +16,7 @@ from importlib.resources import files
 from ipaddress import ip_address
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Union, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
 import yaml
 from pydantic import (
@@ -32,6 +32,7 @@ from pydantic import (
 
 from tripshark.errors import BadInput
 from tripshark.formats.ruledocuments import SNAPLEN_FULL, SNAPLEN_HEADERS, snaplen
+from tripshark.model.recording import MAX_WEIGHT, Mode
 from tripshark.model.units import SECONDS, SIZES, bytes_of, count_of, seconds_of
 
 DEFAULT_CONFIG = Path("/etc/tripshark/tripshark.yaml")
@@ -391,6 +392,108 @@ class WebSettings(_Group):
     )
 
 
+class SelectorSettings(_Group):
+    """Which pods are meant, and how they are recorded; the first selector that fits decides."""
+
+    namespace: str = Field(default="*", description="Kubernetes namespace, with * and ?.")
+    labels: dict[str, str] = Field(
+        default_factory=dict, description="Labels that the pod must have, all of them."
+    )
+    record: Mode = Field(default=Mode.FULL, description="off, headers or full.")
+    weight: int = Field(
+        default=1, ge=1, le=MAX_WEIGHT, description="Share of ring memory, compared with others."
+    )
+
+
+class RecordSettings(_Group):
+    """Which pods are recorded, and how much of their packets."""
+
+    default: Mode = Field(
+        default=Mode.FULL,
+        description="Pods that nothing else names: full or headers (opt-out), off (opt-in).",
+    )
+    selectors: tuple[SelectorSettings, ...] = Field(
+        default=(), description="By namespace and label; the first that fits decides."
+    )
+    privacy: dict[str, Mode] = Field(
+        default_factory=dict,
+        description="The most that is ever recorded of a namespace (with * and ?): headers or off.",
+    )
+    annotations: bool = Field(
+        default=True,
+        description="Pods may say tripshark.dev/record: off, headers or full, within `privacy`.",
+    )
+
+
+class ContainerSettings(_Group):
+    """What is asked of the container runtimes of this machine."""
+
+    enabled: Literal["auto", "on", "off"] = Field(
+        default="auto", description="auto: where the socket of a runtime is found."
+    )
+    sockets: tuple[Path, ...] = Field(
+        default=(),
+        description="Sockets of runtimes (CRI, Docker, Podman); empty: the usual ones are looked for.",
+    )
+    socket: Path | None = Field(
+        default=None,
+        description="Unix socket between scout and responder; default <data>/run/scout.sock.",
+    )
+
+
+class KubernetesSettings(_Group):
+    """The Kubernetes API: names, owners, services, and captures beyond one node."""
+
+    enabled: Literal["auto", "on", "off"] = Field(
+        default="auto", description="auto: when running in a pod, or where a kubeconfig is given."
+    )
+    kubeconfig: Path | None = Field(
+        default=None, description="A kubeconfig to use; default: the pod's service account."
+    )
+    node: str = Field(
+        default="", description="Name of this node in the cluster; default: the machine's name."
+    )
+    captures: bool = Field(
+        default=True, description="Take part in Capture resources, own ones and others'."
+    )
+    events: bool = Field(
+        default=True, description="Tell of incidents as events of the pods they are about."
+    )
+    access: bool = Field(
+        default=False,
+        description="Readers prove who they are by Kubernetes token, and see what their rights allow.",
+    )
+
+
+class StoreSettings(_Group):
+    """Where sealed evidence is sent, beside this machine's own folder."""
+
+    url: str = Field(
+        default="",
+        description="s3://BUCKET/PREFIX, gs://…, az://… or file:///…; empty: it stays on this machine.",
+    )
+    options: dict[str, SecretStr] = Field(
+        default_factory=dict,
+        description="Options of the object store, such as aws_endpoint or aws_access_key_id.",
+    )
+    keep: bool = Field(
+        default=True,
+        description="Keep the local folder after it was sent, until retention removes it.",
+    )
+
+
+class HubSettings(_Group):
+    """The fleet's catalogue."""
+
+    database: SecretStr | None = Field(
+        default=None,
+        description="postgresql://USER:PASSWORD@HOST/NAME; default: SQLite in the data folder.",
+    )
+    every: Seconds = Field(
+        default=5.0, gt=0, description="How often the store is looked through for new evidence."
+    )
+
+
 class Settings(_Group):
     """Tripshark's settings as one frozen tree. Made by `load`."""
 
@@ -413,6 +516,11 @@ class Settings(_Group):
     )
     recorder: RecorderSettings = Field(default_factory=RecorderSettings)
     targets: TargetSettings = Field(default_factory=TargetSettings)
+    record: RecordSettings = Field(default_factory=RecordSettings)
+    containers: ContainerSettings = Field(default_factory=ContainerSettings)
+    kubernetes: KubernetesSettings = Field(default_factory=KubernetesSettings)
+    store: StoreSettings = Field(default_factory=StoreSettings)
+    hub: HubSettings = Field(default_factory=HubSettings)
     capture: CaptureSettings = Field(default_factory=CaptureSettings)
     bounds: BoundSettings = Field(default_factory=BoundSettings)
     tls: TlsSettings = Field(default_factory=TlsSettings)
@@ -452,6 +560,10 @@ class Settings(_Group):
     @property
     def analyst_socket(self) -> Path:
         return self.data / "run" / "analyst.sock"
+
+    @property
+    def scout_socket(self) -> Path:
+        return self.containers.socket or self.data / "run" / "scout.sock"
 
     @property
     def api_socket(self) -> Path:
