@@ -26,7 +26,9 @@ class Open:
     incident: Incident
     draft: Draft | None = None
     captures: dict[str, Capture] = field(default_factory=dict)  # meaning → its capture
-    planned: set[str] = field(default_factory=set)  # meanings whose capture is about to start
+    planned: dict[str, TargetKey] = field(
+        default_factory=dict
+    )  # meanings whose capture is about to start or running → its target
     running: int = 0
     rows: dict[AlertId, AlertRow] = field(default_factory=dict)
     first: dict[str, AlertId] = field(default_factory=dict)  # meaning → its first alert
@@ -39,6 +41,9 @@ class Open:
         if meaning in self.planned:
             return True
         return meaning in self.captures and not self.captures[meaning].state.ended
+
+    def running_on(self, target: TargetKey) -> int:
+        return sum(each == target for each in self.planned.values())
 
     def count(self, copies: int = 1) -> None:
         self.incident = replace(self.incident, alerts=self.incident.alerts + copies)

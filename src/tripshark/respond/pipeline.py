@@ -21,6 +21,15 @@ class Decision:
 
     answer: Plan | Refusal
     target: Target | None
+    also: tuple[Part, ...] = ()  # what else belongs to it: the other end, a workload's other pods
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One more target of the same incident."""
+
+    plan: Plan
+    target: Target
 
 
 class Pipeline:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -42,7 +42,7 @@ from tripshark.respond.capture import Capture
 from tripshark.respond.identity import alert_id, event_key, incident_id
 from tripshark.respond.incidents import SHOWN, Incidents, Open, Resting
 from tripshark.respond.intake import Fate, Recent
-from tripshark.respond.pipeline import Pipeline
+from tripshark.respond.pipeline import Part, Pipeline
 from tripshark.respond.seal import Host, Sealed, seal
 from tripshark.respond.spool import PartState, parts
 
@@ -278,7 +278,9 @@ class Runner:
         if isinstance(decision.answer, Refusal) or decision.target is None:
             self._refuse(record, alert, key, _as_refusal(decision.answer), batch)
             return
-        await self._begin(record, alert, key, decision.answer, decision.target, batch)
+        await self._begin(
+            record, alert, key, decision.answer, decision.target, batch, also=decision.also
+        )
 
     async def _begin(
         self,
@@ -288,8 +290,10 @@ class Runner:
         plan: Plan,
         target: Target,
         batch: _Batch,
+        *,
+        also: Sequence[Part] = (),
     ) -> None:
-        """Join the target's open incident, or start one."""
+        """Join the target's open incident, or start one; `also` become further parts of it."""
         opened = self._incidents.open.get(target.key)
         if opened is not None and opened.knows(key):
             self._join_repeat(opened, record, alert, key, batch)
@@ -313,21 +317,51 @@ class Runner:
             self._incidents.add(opened)
         else:
             opened.count()
-        opened.planned.add(key)
+        opened.planned[key] = target.key
         opened.running += 1
         self._add_row(opened, record, alert, key, batch)
         batch.touched.add(opened.incident.id)
         if frozen is not None:  # its rings as they were at the freeze, its identity as we know it
             target = replace(frozen.target, identity=target.identity)
         batch.starts.append(_Start(opened, key, plan, target, frozen))
+        for part in also:
+            await self._add_part(opened, key, part, batch)
         self._answer(record, opened.incident, batch)
+
+    async def _add_part(self, opened: Open, key: str, part: Part, batch: _Batch) -> None:
+        """Freeze one more target of this incident. What cannot be had is told in its ledger and stops nothing."""
+        name = f"{key}@{part.target.key}"
+        if opened.knows(name):
+            return
+        refusal: Refusal | None = None
+        if self._incidents.running >= self._budget.bounds.concurrent:
+            refusal = Refusal(reason=Reason.BUSY, message="as many captures run as may")
+        frozen = None if refusal else await self._pipeline.freeze(part.plan)
+        if isinstance(frozen, Refusal):
+            refusal, frozen = frozen, None
+        if refusal is not None:
+            opened.entries.append(
+                Entry(
+                    kind="part_missing",
+                    message=f"{part.target.title} belongs to this incident and could not be "
+                    f"captured: {refusal.message}",
+                    word=Word.TRUNCATED,
+                )
+            )
+            return
+        opened.planned[name] = part.target.key
+        opened.running += 1
+        target = part.target
+        if frozen is not None:
+            target = replace(frozen.target, identity=target.identity)
+        batch.starts.append(_Start(opened, name, part.plan, target, frozen))
 
     def _may_start(self, plan: Plan, opened: Open | None, now_ns: int) -> Refusal | None:
         return self._budget.may_start(
             rule=plan.rule,
             target=plan.target,
             running=self._incidents.running,
-            on_target=opened.running if opened else 0,
+            on_target=opened.running_on(plan.target) if opened else 0,
             now_ns=now_ns,
         )
 
@@ -385,9 +419,10 @@ class Runner:
         self, opened: Open, record: Record, alert: Alert, key: str, batch: _Batch
     ) -> None:
         """The same again while it is being captured: the window grows, nothing new starts."""
-        if key in opened.captures:
-            # an event that claims to be still to come lengthens nothing beyond one of now
-            opened.captures[key].extend(min(alert.time_ns, record.received_ns))
+        for name, capture in opened.captures.items():
+            if name == key or name.startswith(f"{key}@"):
+                # an event that claims to be still to come lengthens nothing beyond one of now
+                capture.extend(min(alert.time_ns, record.received_ns))
         opened.count()
         if len(opened.rows) < SHOWN:
             self._add_row(opened, record, alert, key, batch)
@@ -540,7 +575,7 @@ class Runner:
             log.warning("capture failed", incident=opened.incident.id, problem=str(problem))
         finally:
             opened.running -= 1
-            opened.planned.discard(start.meaning)
+            opened.planned.pop(start.meaning, None)
         if not opened.running and not opened.sealing:
             self._incidents.close_door(opened)
             await self._seal(opened)
