@@ -61,6 +61,35 @@ def violations(part: str, package: Path = PACKAGE) -> list[str]:
     return found
 
 
+def learns_in_a_function(package: Path = PACKAGE) -> list[str]:
+    """Where msgspec is made to learn a class at the moment of its use."""
+    found = []
+    for path in sorted(package.rglob("*.py")):
+        for function in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            for node in ast.walk(function):
+                called = node.func if isinstance(node, ast.Call) else None
+                if not isinstance(called, ast.Attribute) or not ast.unparse(called).startswith(
+                    "msgspec."
+                ):
+                    continue
+                given = (
+                    {each.arg for each in node.keywords} if isinstance(node, ast.Call) else set()
+                )
+                if called.attr == "Decoder" or (called.attr == "decode" and "type" in given):
+                    found.append(f"{path.name}:{node.lineno}")
+    return found
+
+
+def test_msgspec_learns_classes_at_import(tmp_path: Path) -> None:
+    """Two threads that have it learn one class at the same moment crash the interpreter (msgspec 0.2x, seen)."""
+    assert learns_in_a_function() == []
+    bad = "import msgspec\ndef f(b):\n    return msgspec.json.decode(b, type=int)\n"
+    (tmp_path / "bad.py").write_text(bad)
+    assert learns_in_a_function(tmp_path) == ["bad.py:3"]
+
+
 @pytest.mark.parametrize("part", ["model", "formats"])
 def test_pure_rooms_import_and_call_nothing_that_touches_the_world(part: str) -> None:
     """No files, no sockets, no clock, no asyncio."""

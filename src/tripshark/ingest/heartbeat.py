@@ -134,6 +134,9 @@ class _State(msgspec.Struct):
     falcos: list[_Watched] = msgspec.field(default_factory=list)
 
 
+_STATE = msgspec.json.Decoder(_State)
+
+
 @dataclass(slots=True)
 class Heartbeats:
     """Watches. `path`, where given, remembers across restarts; `alive` is called every few seconds."""
@@ -150,7 +153,7 @@ class Heartbeats:
         if self.path is None:
             return
         try:
-            state = msgspec.json.decode(self.path.read_bytes(), type=_State)
+            state = _STATE.decode(self.path.read_bytes())
         except (OSError, msgspec.DecodeError):
             return  # nothing remembered, or nothing readable: watching starts afresh
         self._falcos = {each.hostname: each for each in state.falcos[:MAX_FALCOS]}

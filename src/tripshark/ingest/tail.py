@@ -44,6 +44,9 @@ class _Memory(msgspec.Struct, frozen=True):
     places: tuple[Place, ...]
 
 
+_MEMORY = msgspec.json.Decoder(_Memory)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
     """What was passed over, since the tail was opened."""
@@ -313,7 +316,7 @@ class Tail:
 
     def _load(self) -> tuple[Place, ...]:
         try:
-            memory = msgspec.json.decode(self._state.read_bytes(), type=_Memory)
+            memory = _MEMORY.decode(self._state.read_bytes())
         except FileNotFoundError:
             return ()
         except msgspec.DecodeError as error:

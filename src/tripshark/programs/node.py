@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import ctypes
+import faulthandler
 import gc
 import json
 import logging
@@ -85,15 +86,19 @@ class Config:
     def from_json(cls, text: str) -> Config:
         """Raises `BadInput`."""
         try:
-            return msgspec.json.decode(text, type=cls)
+            return _CONFIG.decode(text)
         except msgspec.MsgspecError as problem:
             raise BadInput(f"not a configuration: {problem}", where="--json-config") from problem
+
+
+_CONFIG = msgspec.json.Decoder(Config)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="tripshark-node", description=__doc__)
     parser.add_argument("--json-config", required=True, metavar="JSON")
+    faulthandler.enable()  # a crash in a library says where
     _log_to_stderr()
     node: Node | None = None
     try:

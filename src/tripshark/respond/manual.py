@@ -16,6 +16,7 @@ from tripshark.ports import CaptureRequest
 
 VIA = "manual"
 RULE = "Capture by hand"
+_REQUEST = msgspec.json.Decoder(CaptureRequest)
 
 
 def encode(request: CaptureRequest) -> bytes:
@@ -25,7 +26,7 @@ def encode(request: CaptureRequest) -> bytes:
 def decode(body: bytes) -> CaptureRequest:
     """Raises `BadInput`."""
     try:
-        return msgspec.json.decode(body, type=CaptureRequest)
+        return _REQUEST.decode(body)
     except msgspec.MsgspecError as problem:
         raise BadInput(f"not a capture request: {problem}") from problem
 

@@ -62,6 +62,10 @@ class PartState:
     ended: str = ""  # "", "time", "idle", "limit", "gone", "recorder", "stopped"
 
 
+# Made here and not where it is used: two threads that have msgspec learn a class at the same moment crash Python.
+_STATE = msgspec.json.Decoder(PartState)
+
+
 class Spool:
     """Appends packets and state of one part to the draft."""
 
@@ -170,7 +174,7 @@ def last_state(lines: bytes) -> PartState | None:
     for line in reversed(lines.split(b"\n")):
         if line:
             try:
-                return msgspec.json.decode(line, type=PartState)
+                return _STATE.decode(line)
             except msgspec.MsgspecError:
                 continue
     return None

@@ -24,6 +24,9 @@ class _Body(msgspec.Struct, forbid_unknown_fields=True):
     max_bytes: str | int | None = None
 
 
+_BODY = msgspec.json.Decoder(_Body)
+
+
 async def read(request: Request) -> CaptureRequest:
     """The request in the body. Raises `BadInput` and its kinds."""
     # Only this media type makes a browser ask first: a web page elsewhere cannot start captures on loopback.
@@ -40,7 +43,7 @@ async def read(request: Request) -> CaptureRequest:
         if len(body) > MAX_BODY:
             raise TooLarge(f"the body is longer than {MAX_BODY} bytes")
     try:
-        asked = msgspec.json.decode(body, type=_Body)
+        asked = _BODY.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadInput(
             f"not a capture request: {error}",
