@@ -6,6 +6,10 @@ import os
 
 from hypothesis import HealthCheck, settings
 
+from tests.containers.runtime import containerd
+
+__all__ = ["containerd"]  # a fixture of all tests
+
 # no deadline: the machine may be busy with other things, which is no fault of the code
 settings.register_profile(
     "steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
