@@ -465,6 +465,15 @@ class KubernetesSettings(_Group):
     )
 
 
+class AnalystSettings(_Group):
+    """The process that dissects packets."""
+
+    socket: Path | None = Field(
+        default=None,
+        description="Unix socket between analyst and responder; default <data>/run/analyst.sock.",
+    )
+
+
 class StoreSettings(_Group):
     """Where sealed evidence is sent, beside this machine's own folder."""
 
@@ -517,6 +526,7 @@ class Settings(_Group):
     recorder: RecorderSettings = Field(default_factory=RecorderSettings)
     targets: TargetSettings = Field(default_factory=TargetSettings)
     record: RecordSettings = Field(default_factory=RecordSettings)
+    analyst: AnalystSettings = Field(default_factory=AnalystSettings)
     containers: ContainerSettings = Field(default_factory=ContainerSettings)
     kubernetes: KubernetesSettings = Field(default_factory=KubernetesSettings)
     store: StoreSettings = Field(default_factory=StoreSettings)
@@ -559,7 +569,7 @@ class Settings(_Group):
 
     @property
     def analyst_socket(self) -> Path:
-        return self.data / "run" / "analyst.sock"
+        return self.analyst.socket or self.data / "run" / "analyst.sock"
 
     @property
     def scout_socket(self) -> Path:

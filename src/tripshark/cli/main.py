@@ -53,6 +53,7 @@ for each in (
     run.run,
     demo.demo,
     run.recorder,
+    run.analyst,
     run.node,
     capture.capture,
     targets.targets,

@@ -1,4 +1,4 @@
-"""`tripshark run`, `recorder` and `node`: the processes of one machine, together or one by one."""
+"""`tripshark run`, `recorder`, `analyst` and `node`: the processes of one machine, together or one by one."""
 
 from __future__ import annotations
 
@@ -51,17 +51,33 @@ def recorder(config: Config = None, data: Data = None, as_json: AsJson = False) 
 
 
 @command
+def analyst(config: Config = None, data: Data = None, as_json: AsJson = False) -> None:
+    """The analyst alone: dissects what the responder hands it, as the user who started it.
+
+    Example: tripshark analyst --config /etc/tripshark/tripshark.yaml
+    """
+    settings = settings_of(config, data)
+    raise typer.Exit(machine.run(settings, only=("analyst",), tell=_json if as_json else _words))
+
+
+@command
 def node(
-    config: Config = None, data: Data = None, listen: Listen = None, as_json: AsJson = False
+    config: Config = None,
+    data: Data = None,
+    listen: Listen = None,
+    as_json: AsJson = False,
+    with_analyst: Annotated[
+        bool,
+        typer.Option("--analyst/--no-analyst", help="Whether the analyst is started here too."),
+    ] = True,
 ) -> None:
     """The responder (and its analyst) alone; the recorder runs elsewhere on this machine.
 
     Example: tripshark node --config /etc/tripshark/tripshark.yaml
     """
     settings = settings_of(config, data, listen=listen)
-    raise typer.Exit(
-        machine.run(settings, only=("analyst", "responder"), tell=_json if as_json else _words)
-    )
+    only = ("analyst", "responder") if with_analyst else ("responder",)
+    raise typer.Exit(machine.run(settings, only=only, tell=_json if as_json else _words))
 
 
 def _json(event: str, details: Mapping[str, object]) -> None:

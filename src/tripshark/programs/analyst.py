@@ -82,6 +82,8 @@ def _listen(config: Config) -> socket.socket:
         listening.bind(config.socket)
         if os.geteuid() == 0:
             os.chown(config.socket, config.uid, config.group)
+        elif config.group in os.getgroups():  # a user may give his files to a group he is in
+            os.chown(config.socket, -1, config.group)
         listening.listen(64)
     except OSError as problem:
         listening.close()

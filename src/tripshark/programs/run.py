@@ -30,10 +30,21 @@ class Cast:
     separate: bool
 
 
-def cast(settings: Settings) -> Cast:
+def cast(settings: Settings, only: Sequence[str] = ALL) -> Cast:
     if not accounts.may_change_user():
         me = accounts.current()
-        return Cast(responder=me, analyst=me, shared_gid=me.gid, separate=False)
+        if set(only) == set(ALL):
+            return Cast(responder=me, analyst=me, shared_gid=me.gid, separate=False)
+        # the others run elsewhere, as who they are there: a container each, meeting in the shared group
+        gid = accounts.group(settings.recorder.group, accounts.RESPONDER_ID)
+        return Cast(
+            responder=me
+            if "responder" in only
+            else accounts.account(settings.user, accounts.RESPONDER_ID),
+            analyst=me,
+            shared_gid=gid if gid in os.getgroups() else me.gid,
+            separate=False,
+        )
     responder = accounts.account(settings.user, accounts.RESPONDER_ID)
     analyst = accounts.account(settings.analyst_user, accounts.ANALYST_ID)
     if 0 in (responder.uid, analyst.uid):
@@ -53,8 +64,8 @@ def run(
     only: Sequence[str] = ALL,
 ) -> int:
     """Until SIGTERM or SIGINT; the exit code."""
-    players = cast(settings)
-    _prepare(settings.data, players)
+    players = cast(settings, only)
+    _prepare(settings, players, only)
     programs = {
         "recorder": Program(
             name="recorder",
@@ -94,16 +105,18 @@ def run(
         ),
     }
     chosen = [programs[name] for name in ALL if name in only]
-    with _only_one(settings.data, [each.name for each in chosen]):
+    meet = {"recorder": settings.recorder_socket, "analyst": settings.analyst_socket}
+    folders = {each.name: meet.get(each.name, settings.api_socket).parent for each in chosen}
+    with _only_one(folders):
         return asyncio.run(Supervisor(chosen, tell).run())
 
 
 @contextmanager
-def _only_one(data: Path, names: Sequence[str]) -> Iterator[None]:
-    """Nobody else runs these on this data folder meanwhile; the kernel forgets the locks with us. Raises `Permanent`."""
+def _only_one(folders: Mapping[str, Path]) -> Iterator[None]:
+    """Nobody else runs these, by name, where their sockets are; the kernel forgets the locks with us. Raises `Permanent`."""
     with ExitStack() as held:
-        for name in names:
-            path = data / "run" / f"{name}.lock"
+        for name, folder in folders.items():
+            path = folder / f"{name}.lock"
             try:
                 lock = held.enter_context(path.open("w"))
                 path.chmod(0o640)  # whatever the umask
@@ -111,7 +124,7 @@ def _only_one(data: Path, names: Sequence[str]) -> Iterator[None]:
             except BlockingIOError as taken:
                 raise Permanent(
                     f"a {name} runs on this data folder already",
-                    where=str(data),
+                    where=str(folder),
                     hint="stop it first, or name another folder with --data",
                 ) from taken
             except OSError as problem:
@@ -121,19 +134,42 @@ def _only_one(data: Path, names: Sequence[str]) -> Iterator[None]:
         yield
 
 
-def _prepare(data: Path, players: Cast) -> None:
-    """The data folder belongs to the responder; `run` to root, for the sockets that others may use."""
+def _prepare(settings: Settings, players: Cast, only: Sequence[str]) -> None:
+    """The data folder belongs to the responder; the folders of sockets to root, for those who may use them.
+
+    Whoever runs the recorder or the analyst alone needs no data folder, only the one of its socket.
+    """
+    root = 0 if players.separate else -1
+    owned: dict[Path, int] = {}
+    if "responder" in only:
+        owned[settings.data] = players.responder.uid if players.separate else -1
+        owned[settings.api_socket.parent] = root
+    for name, socket in (
+        ("recorder", settings.recorder_socket),
+        ("analyst", settings.analyst_socket),
+    ):
+        if name in only:
+            owned.setdefault(socket.parent, root)
+            if settings.data in socket.parents:
+                owned.setdefault(settings.data, players.responder.uid if players.separate else -1)
+    for folder in sorted(owned):
+        _own(folder, owned[folder], players.shared_gid if players.separate else -1)
+
+
+def _own(folder: Path, uid: int, gid: int) -> None:
+    """Make the folder, closed to the world, and give it away (-1: to nobody). Raises `Permanent`."""
     try:
-        data.mkdir(parents=True, exist_ok=True)
-        (data / "run").mkdir(exist_ok=True)
-        if players.separate:
-            os.chown(data, players.responder.uid, players.shared_gid)
-            os.chown(data / "run", 0, players.shared_gid)
-        data.chmod(0o750)
-        (data / "run").chmod(0o750)
+        folder.mkdir(parents=True, exist_ok=True)
+        info = folder.stat()
+        if (uid not in (-1, info.st_uid)) or (gid not in (-1, info.st_gid)):
+            os.chown(folder, uid, gid)
+        if info.st_mode & 0o7777 != 0o750:
+            folder.chmod(0o750)
     except OSError as problem:
+        if isinstance(problem, PermissionError) and os.access(folder, os.W_OK | os.X_OK):
+            return  # somebody else's, such as a volume that was given to our group: it will do
         raise Permanent(
             f"the data folder cannot be used: {problem.strerror}",
-            where=str(data),
+            where=str(folder),
             hint="name another with --data, or `data:` in the settings",
         ) from problem

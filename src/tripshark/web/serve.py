@@ -82,7 +82,7 @@ def bind_here(path: Path, *, group: int) -> socket.socket:
     try:
         path.unlink(missing_ok=True)  # an earlier life's; the data folder is ours alone
         bound.bind(str(path))
-        if os.geteuid() == 0:
+        if os.geteuid() == 0 or group in os.getgroups():
             os.chown(path, -1, group)
     except OSError as error:
         bound.close()
