@@ -66,6 +66,7 @@ class RingState:
     newest_ns: int = 0
     opened_ns: int = 0
     closed_ns: int = 0  # 0 while live
+    flow_cut: int = 0  # bytes in full per flow and direction, of the rest headers; 0: all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,9 +109,47 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Elsewhere:
+    """A pod (or, without one, a whole machine) that another node records."""
+
+    node: str
+    namespace: str = ""
+    pod: str = ""
+    uid: str = ""
+
+    @property
+    def title(self) -> str:
+        """`payments/checkout-7d9f`, or `node/worker-2` where the machine itself is meant."""
+        return f"{self.namespace}/{self.pod}" if self.pod else f"node/{self.node}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Resolution:
     """Which target an alert means, or why none."""
 
     target: Target | None
     reason: str  # "k8s.pod.name is payments/checkout-7d9f", or why nothing fits
     hint: str = ""
+    elsewhere: Elsewhere | None = None  # who is meant, when another node records it
+    later: bool = False
+    """Nothing fits yet, and another try within seconds may: a runtime was asked that did not know it so far."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerEnd:
+    """The other end of an alert's connection: a pod that is recorded here, or on another node."""
+
+    address: str  # the peer's own, behind a service's too
+    target: Target | None = None
+    elsewhere: Elsewhere | None = None
+    via: str = ""  # "payments/svc/ledger", where the connection went to a service's address
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Members:
+    """Who belongs to a workload, a service or a node: recorded here (also lately dead), and on other nodes."""
+
+    targets: tuple[Target, ...] = ()
+    elsewhere: tuple[Elsewhere, ...] = ()
+    reason: str = ""  # "Deployment payments/checkout has 3 pods", or why there are none
