@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tripshark.formats import bpf, falco
 from tripshark.model.alert import Address, Alert, Connection, Endpoint, Priority, Proto
 from tripshark.model.filter import (
+    MAX_ALSO,
     And,
     Bytes,
     EtherType,
@@ -108,18 +109,20 @@ CONNECTIONS = st.none() | st.builds(
     st.lists(st.builds(Endpoint, st.none() | st.ip_addresses(), PORTS), max_size=3).map(tuple),
     st.none() | st.sampled_from(Scope),
     st.sampled_from(LINKS),
+    st.lists(st.ip_addresses(), max_size=4),
 )
 def test_every_ladder_compiles_and_ends_with_everything(
     connection: Connection | None,
     hints: tuple[Endpoint, ...],
     scope: Scope | None,
     linktype: int,
+    also: list[Address],
 ) -> None:
     """Whatever an alert holds, its filters are filters, widening from rung to rung."""
     said = Alert(
         rule="R", priority=Priority.INFORMATIONAL, time_ns=1, connection=connection, hints=hints
     )
-    steps = ladder(said, scope, ("10.0.0.7",))
+    steps = ladder(said, scope, ("10.0.0.7",), also=also)
     order = [list(Scope).index(step.scope) for step in steps]
     assert order == sorted(set(order))
     assert steps[-1].core == ""
@@ -162,6 +165,60 @@ def test_a_tcp_connection_gives_flow_peer_and_pod() -> None:
         ("peer", "ip host 203.0.113.66"),
         ("pod", ""),
     ]
+
+
+BEHIND = tuple(map(ip_address, ("10.0.9.1", "10.0.9.2", "10.0.0.7", "2001:db8::9")))
+
+
+def test_what_is_behind_a_service_stands_in_the_peers_place() -> None:
+    """On whatever port it listens, told by the target's end; never the target itself, never another family."""
+    flow, peer, pod = ladder(alert(A, B, Proto.TCP), None, ["10.0.0.7"], also=BEHIND)
+    assert flow.core == (
+        "((ip host 203.0.113.66 and ip host 10.0.0.7 and tcp port 40000 and tcp port 4444)"
+        " or ((ip host 10.0.9.1 or ip host 10.0.9.2) and ip host 10.0.0.7 and tcp port 40000))"
+    )
+    assert "with 2 more addresses of the same service" in flow.reason
+    assert "0xa000901" in flow.also  # ICMP errors about what is behind it
+    assert peer.core == (
+        "(ip host 203.0.113.66 or ip host 10.0.9.1 or ip host 10.0.9.2 or ip6 host 2001:db8::9)"
+    )
+    assert pod.core == ""
+
+
+def test_a_flipped_flow_to_a_service_is_told_by_the_targets_own_port() -> None:
+    """Falco took the target for the server: its port is the one that stays."""
+    flow = ladder(alert(B, A, Proto.UDP), None, ["10.0.0.7"], also=BEHIND[:1])[0]
+    assert flow.core == (
+        "((ip host 10.0.0.7 and udp port 4444 and udp port 40000)"
+        " or (ip host 10.0.9.1 and udp port 40000))"
+    )
+    assert "1 more address of the same service" in flow.reason
+
+
+def test_an_icmp_exchange_with_a_service_takes_in_what_is_behind_it() -> None:
+    """Without ports the addresses alone tell it."""
+    flow = ladder(alert((None, None), B, Proto.ICMP), None, ["10.0.0.7"], also=BEHIND[:1])[0]
+    assert flow.core == (
+        "(((icmp or icmp6) and ip host 203.0.113.66) or ((icmp or icmp6) and ip host 10.0.9.1))"
+    )
+
+
+@pytest.mark.parametrize("linktype", LINKS)
+@pytest.mark.parametrize("family", [4, 6])
+def test_as_many_addresses_as_may_stand_behind_a_service_still_compile(
+    linktype: int, family: int
+) -> None:
+    """And more of them narrow nothing: the ladder is as without."""
+    base = "10.1.0.{}" if family == 4 else "2001:db8:1::{:x}"
+    server = B if family == 4 else ("2001:db8::66", 443)
+    client = A if family == 4 else ("2001:db8::7", 40000)
+    said = alert(client, server, Proto.TCP)
+    many = tuple(ip_address(base.format(each)) for each in range(1, MAX_ALSO + 2))
+    for step in ladder(said, None, [client[0]], also=many[:MAX_ALSO]):
+        for text in (step.core, step.also):
+            if text:
+                bpf.compile(text, linktype)
+    assert ladder(said, None, [client[0]], also=many) == ladder(said, None, [client[0]])
 
 
 @pytest.mark.parametrize(("proto", "word"), [(Proto.UDP, "udp port"), (None, "port")])

@@ -245,28 +245,43 @@ def _quoted6(address: IPv6Address, at: int) -> Filter:
 # ---------------------------------------------------------------------------------- the ladder
 
 
+MAX_ALSO = 32
+"""More addresses behind one service would make a filter too long: the ladder then widens to the pod where its
+address is not on the wire."""
+
+
 def ladder(
-    alert: Alert, scope: Scope | None = None, target_addresses: Collection[str] = ()
+    alert: Alert,
+    scope: Scope | None = None,
+    target_addresses: Collection[str] = (),
+    *,
+    also: Collection[Address] = (),
 ) -> tuple[Rung, ...]:
     """The filters to try, narrowest first; the last one matches everything.
 
     `scope` is what the rule asks for, None for the narrowest the alert supports. What it cannot
     support becomes the next wider rung, and that rung's reason says so. `workload` and `service`
     are as wide as `pod` here: which pods they mean is decided elsewhere. `target_addresses` are the
-    target's own: they tell which end of a connection is the peer.
+    target's own: they tell which end of a connection is the peer. `also` are other addresses that the
+    peer may have on the wire: a service's own and those behind it. What is behind a service may listen
+    on another port, so such a flow is told by the port of the target's end alone.
     """
     if scope is Scope.NODE:
         return (Rung(scope=Scope.NODE, core="", reason="the rule asks for the whole node"),)
     rungs: list[Rung] = []
     start = scope or Scope.FLOW
     missed = ""
+    own = frozenset(target_addresses)
+    others = tuple(dict.fromkeys(each for each in also if str(each) not in own))
+    if len(others) > MAX_ALSO:
+        others = ()
     if start is Scope.FLOW:
-        if (flow := _flow(alert)) is not None:
+        if (flow := _flow(alert, own, others)) is not None:
             rungs.append(flow)
         elif scope is Scope.FLOW:
             missed = "the alert names no whole flow"
     if start in (Scope.FLOW, Scope.PEER):
-        if (peer := _peer(alert, frozenset(target_addresses))) is not None:
+        if (peer := _peer(alert, own, others)) is not None:
             rungs.append(peer)
         elif scope is not None and not rungs:
             missed = "the alert names no peer"
@@ -282,8 +297,10 @@ def ladder(
     return tuple(rungs)
 
 
-def _flow(alert: Alert) -> Rung | None:
-    """Exactly the connection the alert names, in both directions."""
+def _flow(
+    alert: Alert, own: frozenset[str] = frozenset(), others: Sequence[Address] = ()
+) -> Rung | None:
+    """Exactly the connection the alert names, in both directions; with `others` in the peer's place too."""
     connection = alert.connection
     if connection is None:
         return None
@@ -301,11 +318,15 @@ def _flow(alert: Alert) -> Rung | None:
     if proto is Proto.ICMP:
         if server.address is None or _mixed(known):
             return None
+        exchange: Filter = And((Transport(proto), *map(Host, known)))
+        others = _of_family(others, known)
+        if others:
+            exchange = Or((exchange, And((Transport(proto), Or(tuple(map(Host, others)))))))
         return Rung(
             scope=Scope.FLOW,
-            core=str(And((Transport(proto), *map(Host, known)))),
-            also=_beside(tuple(known)),
-            reason="the alert names an ICMP exchange",
+            core=str(exchange),
+            also=_beside((*known, *others)),
+            reason="the alert names an ICMP exchange" + _behind(others),
         )
     if not known or client.port is None or server.port is None:
         return None
@@ -316,8 +337,33 @@ def _flow(alert: Alert) -> Rung | None:
         reason += f"; {what} the client's address is not relied on"
     if _mixed(known):
         return None
-    core = And((*map(Host, known), _ports(proto, client.port), _ports(proto, server.port)))
-    return Rung(scope=Scope.FLOW, core=str(core), also=_beside(tuple(known)), reason=reason)
+    core: Filter = And((*map(Host, known), _ports(proto, client.port), _ports(proto, server.port)))
+    others = _of_family(others, known)
+    if others:
+        is_server = str(server.address) in own and str(client.address) not in own
+        here = server if is_server else client
+        ours = [Host(each) for each in known if len(known) == 2 and each == here.address]
+        behind: Filter = And((Or(tuple(map(Host, others))), *ours, _ports(proto, here.port or 0)))
+        core = Or((core, behind))
+    return Rung(
+        scope=Scope.FLOW,
+        core=str(core),
+        also=_beside((*known, *others)),
+        reason=reason + _behind(others),
+    )
+
+
+def _of_family(others: Sequence[Address], known: Sequence[Address]) -> tuple[Address, ...]:
+    """Those that can stand in a packet beside what is known, and are not known already."""
+    versions = {address.version for address in known}
+    return tuple(each for each in others if each.version in versions and each not in known)
+
+
+def _behind(others: Sequence[Address]) -> str:
+    if not others:
+        return ""
+    word = "address" if len(others) == 1 else "addresses"
+    return f", with {len(others)} more {word} of the same service"
 
 
 def _mixed(addresses: Sequence[Address]) -> bool:
@@ -329,7 +375,7 @@ def _ports(proto: Proto | None, port: int) -> Filter:
     return Port(port, None if proto is Proto.ICMP else proto)
 
 
-def _peer(alert: Alert, own: frozenset[str]) -> Rung | None:
+def _peer(alert: Alert, own: frozenset[str], behind: Sequence[Address] = ()) -> Rung | None:
     """Everything exchanged with the other end, whichever end of the connection that is."""
     connection = alert.connection
     hints = list(
@@ -361,7 +407,16 @@ def _peer(alert: Alert, own: frozenset[str]) -> Rung | None:
     if others:
         core = Or((core, *map(Host, others)))
         reason += " and the addresses its command line mentions"
-    return Rung(scope=Scope.PEER, core=str(core), also=_beside((address, *others)), reason=reason)
+    behind = [each for each in behind if each not in (address, *others)]
+    if behind:
+        core = Or((core, *map(Host, behind)))
+        reason += _behind(behind)
+    return Rung(
+        scope=Scope.PEER,
+        core=str(core),
+        also=_beside((address, *others, *behind)),
+        reason=reason,
+    )
 
 
 def _other_end(
