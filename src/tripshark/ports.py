@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
@@ -11,9 +11,11 @@ from tripshark.model.alert import Accepted, Alert, AlertId
 from tripshark.model.evidence import IncidentId, Manifest, Word
 from tripshark.model.filter import Scope
 from tripshark.model.finding import Findings, Question
+from tripshark.model.fleet import FleetRequest
 from tripshark.model.incident import Incident
 from tripshark.model.plan import Refusal
-from tripshark.model.target import Resolution, Target, TargetKey
+from tripshark.model.recording import Recording
+from tripshark.model.target import Members, PeerEnd, Resolution, Target, TargetKey
 
 
 class Clock(Protocol):
@@ -32,6 +34,9 @@ class Recorder(Protocol):
 
     async def attach(self, pid: int) -> TargetKey:
         """Record the namespace of a host process from now on. Raises `NotFound`, or `Transient` with the reason."""
+
+    async def record(self, assign: Mapping[TargetKey, Recording]) -> None:
+        """From now on record these so. `off` forgets their history, `headers` its payloads; unknown keys are skipped."""
 
     async def freeze(self, keys: Sequence[TargetKey]) -> tuple[Frozen, ...]:
         """Copy the history of these targets out. Raises `NotFound` for a target that is gone."""
@@ -57,6 +62,29 @@ class Targets(Protocol):
 
         A process in a namespace that is not recorded yet is recorded from now on.
         """
+
+
+class Neighbours(Protocol):
+    """Who else an alert concerns, here and on other nodes; local facts first, the cluster's where there is one."""
+
+    async def peer_of(self, alert: Alert, target: Target) -> PeerEnd | None:
+        """The other end of the alert's connection, where it is a pod that somebody records."""
+
+    async def workload_of(self, target: Target) -> Members:
+        """Every pod of the workload that this one belongs to."""
+
+    async def expand(self, kind: str, namespace: str, name: str) -> Members:
+        """The pods of a `Deployment`, `StatefulSet`, …, of a `Service`, or what a `Node` records."""
+
+    async def widen_addresses(self, alert: Alert) -> tuple[str, ...]:
+        """Addresses that stand for the alert's peer as well: a service's for its backends, and theirs for it."""
+
+
+class Fleet(Protocol):
+    """How other nodes are asked."""
+
+    async def ask(self, request: FleetRequest) -> str:
+        """Ask durably, once however often it is asked; the resource's name. Arrives when the API server is there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +179,7 @@ class Query:
     rule: str = ""
     state: str = ""
     before: IncidentId | None = None  # cursor: incidents older than this one
+    visible: tuple[str, ...] | None = None  # only evidence of these namespaces alone; None: any
     limit: int = 50
 
 
@@ -180,8 +209,13 @@ class Catalogue(Protocol):
     async def alerts(self, incident: IncidentId) -> Sequence[AlertRow]:
         """Every alert of an incident, oldest first."""
 
-    async def refusals(self, *, since_ns: int = 0, limit: int = 50) -> Sequence[AlertRow]:
-        """Alerts that led to no capture, newest first."""
+    async def refusals(
+        self, *, since_ns: int = 0, limit: int = 50, namespaces: Sequence[str] | None = None
+    ) -> Sequence[AlertRow]:
+        """Alerts that led to no capture, newest first; with `namespaces`, only those that name one of them."""
+
+    async def namespaces(self) -> Sequence[str]:
+        """Every namespace that an incident's evidence or a refused alert is about."""
 
     async def refusal_counts(self) -> dict[str, int]:
         """How many alerts (repeats included) were refused, by reason."""

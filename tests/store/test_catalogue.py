@@ -13,12 +13,16 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
-from sqlalchemy import update
-from sqlalchemy.dialects import postgresql
-from sqlalchemy.schema import CreateIndex, CreateTable
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection as SqlConnection
+from sqlalchemy import text, update
 
+from tests.store.postgres import Server
 from tests.store.private import in_private_tmpfs
-from tripshark.errors import NotFound, Permanent, Transient
+from tripshark.errors import BadInput, NotFound, Permanent, Transient
 from tripshark.model.alert import Accepted, Alert, AlertId, Connection, Endpoint, Priority, Proto
 from tripshark.model.evidence import IncidentId, Word
 from tripshark.model.incident import Incident, State
@@ -27,6 +31,8 @@ from tripshark.model.target import TargetKey
 from tripshark.ports import AlertRow, Query
 from tripshark.store import schema
 from tripshark.store.catalogue import NOT_KEPT, SqlCatalogue
+from tripshark.store.database import Database
+from tripshark.store.rows import incident_out
 
 ALERT = Alert(
     rule="Outbound Connection to C2 Servers",
@@ -87,14 +93,14 @@ def _incident(number: int, **more: object) -> Incident:
     return Incident(**(known | more))  # type: ignore[arg-type]  # one keyword dictionary for all fields
 
 
-async def test_what_was_put_is_found_as_it_was(tmp_path: Path) -> None:
+async def test_what_was_put_is_found_as_it_was(place: Path | str) -> None:
     """Incident, alert with its verbatim body, refusal and position survive closing, byte for byte."""
-    catalogue = await SqlCatalogue.open(tmp_path / "deep" / "catalogue.db")
+    catalogue = await SqlCatalogue.open(place)
     assert await catalogue.position() == 0
     captured, refused = _row(1, incident="i-0001"), _row(2, refusal=BUSY)
     await catalogue.put(position=2, incidents=[_incident(1)], alerts=[captured, refused])
     await catalogue.close()
-    catalogue = await SqlCatalogue.open(tmp_path / "deep" / "catalogue.db")
+    catalogue = await SqlCatalogue.open(place)
     assert await catalogue.position() == 2
     assert await catalogue.incident(IncidentId("i-0001")) == _incident(1)
     assert await catalogue.incident(IncidentId("i-0002")) is None
@@ -104,7 +110,7 @@ async def test_what_was_put_is_found_as_it_was(tmp_path: Path) -> None:
     await catalogue.close()
 
 
-async def test_a_plain_alert_without_anything_is_kept_too(tmp_path: Path) -> None:
+async def test_a_plain_alert_without_anything_is_kept_too(place: Path | str) -> None:
     """Absent parts come back absent; times beyond 64 bits do not stop the catalogue."""
     bare = replace(
         _row(1, incident="i-1"),
@@ -113,14 +119,14 @@ async def test_a_plain_alert_without_anything_is_kept_too(tmp_path: Path) -> Non
             alert=Alert(rule="r" * 10_000, priority=Priority.DEBUG, time_ns=10**40),
         ),
     )
-    catalogue = await SqlCatalogue.open(tmp_path / "c.db")
+    catalogue = await SqlCatalogue.open(place)
     await catalogue.put(alerts=[bare], incidents=[_incident(1, t0_ns=10**40)])
     assert await catalogue.alerts(IncidentId("i-1")) == [bare]
     assert (await catalogue.incidents(Query()))[0].t0_ns == 2**63 - 1
     await catalogue.close()
 
 
-async def test_fields_that_json_cannot_say_do_not_stop_the_catalogue(tmp_path: Path) -> None:
+async def test_fields_that_json_cannot_say_do_not_stop_the_catalogue(place: Path | str) -> None:
     """Monstrous nesting and numbers are shortened in the decoded alert; the verbatim body is kept whole."""
     deep: list = []
     for _ in range(100_000):
@@ -132,7 +138,7 @@ async def test_fields_that_json_cannot_say_do_not_stop_the_catalogue(tmp_path: P
             row.accepted, alert=replace(ALERT, fields={"deep": deep, "big": 1 << 100_000})
         ),
     )
-    catalogue = await SqlCatalogue.open(tmp_path / "c.db")
+    catalogue = await SqlCatalogue.open(place)
     await catalogue.put(alerts=[wild])
     (kept,) = await catalogue.alerts(IncidentId("i-1"))
     assert kept.accepted.body == row.accepted.body
@@ -141,9 +147,9 @@ async def test_fields_that_json_cannot_say_do_not_stop_the_catalogue(tmp_path: P
     await catalogue.close()
 
 
-async def test_putting_again_replaces(tmp_path: Path) -> None:
+async def test_putting_again_replaces(place: Path | str) -> None:
     """A refused alert that is captured after all leaves the refusals, and its copies stay counted."""
-    catalogue = await SqlCatalogue.open(tmp_path / "c.db")
+    catalogue = await SqlCatalogue.open(place)
     await catalogue.put(alerts=[_row(1, refusal=BUSY), _row(2, refusal=BUSY)])
     await catalogue.put(repeats=[(AlertId("a1"), 5, 2000)])
     assert await catalogue.refusal_counts() == {"busy": 7}
@@ -177,9 +183,9 @@ async def test_a_hundred_thousand_repeats_are_one_counter(tmp_path: Path) -> Non
     assert (tmp_path / "c.db").stat().st_size < 1_000_000
 
 
-async def test_refused_alerts_are_bounded_and_stay_counted(tmp_path: Path) -> None:
+async def test_refused_alerts_are_bounded_and_stay_counted(place: Path | str) -> None:
     """The newest of each reason stay, the others are counted, and a flood does not wash a rare reason away."""
-    catalogue = await SqlCatalogue.open(tmp_path / "c.db", keep_rows=100)
+    catalogue = await SqlCatalogue.open(place, keep_rows=100)
     rare = Refusal(reason=Reason.DISK, message="full")
     await catalogue.put(alerts=[_row(1, refusal=rare)])
     for start in range(10, 2010, 500):
@@ -201,9 +207,9 @@ async def test_refused_alerts_are_bounded_and_stay_counted(tmp_path: Path) -> No
     await catalogue.close()
 
 
-async def test_refused_alerts_are_bounded_in_bytes(tmp_path: Path) -> None:
+async def test_refused_alerts_are_bounded_in_bytes(place: Path | str) -> None:
     """Large alerts make room sooner; a batch larger than the bound itself is survived."""
-    catalogue = await SqlCatalogue.open(tmp_path / "c.db", keep_bytes=1_000_000)
+    catalogue = await SqlCatalogue.open(place, keep_bytes=1_000_000)
     big = _row(1, refusal=BUSY)
     rows = [
         replace(
@@ -220,9 +226,9 @@ async def test_refused_alerts_are_bounded_in_bytes(tmp_path: Path) -> None:
     await catalogue.close()
 
 
-async def test_incidents_are_filtered_and_paged(tmp_path: Path) -> None:
+async def test_incidents_are_filtered_and_paged(place: Path | str) -> None:
     """Every filter narrows, pages follow one another without overlap or gap, newest first."""
-    catalogue = await SqlCatalogue.open(tmp_path / "c.db")
+    catalogue = await SqlCatalogue.open(place)
     everything = [
         _incident(
             n,
@@ -258,9 +264,9 @@ async def test_incidents_are_filtered_and_paged(tmp_path: Path) -> None:
     await catalogue.close()
 
 
-async def test_a_put_is_all_or_nothing(tmp_path: Path) -> None:
+async def test_a_put_is_all_or_nothing(place: Path | str) -> None:
     """When one part cannot be written the position does not move either."""
-    catalogue = await SqlCatalogue.open(tmp_path / "c.db")
+    catalogue = await SqlCatalogue.open(place)
     await catalogue.put(position=1)
     with pytest.raises(Permanent):
         await catalogue.put(
@@ -273,9 +279,9 @@ async def test_a_put_is_all_or_nothing(tmp_path: Path) -> None:
     await catalogue.close()
 
 
-async def test_a_thousand_alerts_are_put_in_a_blink(tmp_path: Path) -> None:
+async def test_a_thousand_alerts_are_put_in_a_blink(place: Path | str) -> None:
     """A batch as the runner makes it takes far less than a tenth of a second, and the loop goes on meanwhile."""
-    catalogue = await SqlCatalogue.open(tmp_path / "c.db")
+    catalogue = await SqlCatalogue.open(place)
     best = 1e9
     for round in range(5):
         rows = [_row(round * 1000 + n, incident="i-1") for n in range(1000)]
@@ -327,19 +333,164 @@ async def test_a_newer_catalogue_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "c.db"
     catalogue = await SqlCatalogue.open(path)
     await catalogue._database.write(
-        lambda connection: connection.execute(update(schema.version).values(version=99))
+        lambda connection: connection.execute(update(schema.version).values(version_num="9999"))
     )
     await catalogue.close()
-    with pytest.raises(Permanent, match="version 99"):
+    with pytest.raises(Permanent, match="version 9999"):
         await SqlCatalogue.open(path)
 
 
-def test_the_same_tables_serve_postgresql() -> None:
-    """Every table and index can be said in PostgreSQL's words."""
-    for table in schema.metadata.sorted_tables:
-        assert "CREATE TABLE" in str(CreateTable(table).compile(dialect=postgresql.dialect()))
-        for index in table.indexes:
-            assert "CREATE INDEX" in str(CreateIndex(index).compile(dialect=postgresql.dialect()))
+async def test_an_older_catalogue_becomes_todays(place: Path | str) -> None:
+    """Every script in order makes the same tables as a fresh start, and what was in them stays."""
+    fresh = await Database.open(place)
+
+    def wind_back(connection: SqlConnection) -> None:
+        schema.metadata.drop_all(connection)
+        schema.version.drop(connection)
+        schema.upgrade(connection, "0001")
+        columns = {**incident_out(_incident(1)), "namespace": "payments"}
+        del columns["namespaces"]
+        names = ", ".join(columns)
+        values = ", ".join(f":{name}" for name in columns)
+        connection.execute(text(f"INSERT INTO incidents ({names}) VALUES ({values})"), columns)
+
+    await fresh.write(wind_back)
+    await fresh.close()
+    catalogue = await SqlCatalogue.open(place)
+    found = await catalogue.incident(IncidentId("i-0001"))
+    assert found == _incident(1, namespaces=("payments",))
+    assert await catalogue.incidents(Query(visible=("payments",))) == [found]
+    assert await catalogue.incidents(Query(visible=("other",))) == []
+    differences = await catalogue.database.read(
+        lambda connection: compare_metadata(
+            MigrationContext.configure(connection, opts={"compare_type": True}), schema.metadata
+        )
+    )
+    assert differences == []
+    await catalogue.close()
+
+
+async def test_a_catalogue_from_before_the_scripts_is_taken_over(tmp_path: Path) -> None:
+    """The first release kept its version in a table of its own; its rows stay."""
+    path = tmp_path / "c.db"
+    database = await Database.open(path)
+
+    def wind_back(connection: SqlConnection) -> None:
+        schema.metadata.drop_all(connection)
+        schema.version.drop(connection)
+        schema.upgrade(connection, "0001")
+        schema.version.drop(connection)
+        connection.execute(text("CREATE TABLE schema_version (version INTEGER NOT NULL)"))
+        connection.execute(text("INSERT INTO schema_version VALUES (1)"))
+        connection.execute(text("INSERT INTO state VALUES ('position', 7)"))
+
+    await database.write(wind_back)
+    await database.close()
+    catalogue = await SqlCatalogue.open(path)
+    assert await catalogue.position() == 7
+    await catalogue.close()
+
+
+def test_the_newest_script_is_the_head() -> None:
+    """`HEAD` names the last script, and the scripts form one line."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(schema.__file__).parent / "migrations"))
+    config.set_main_option("path_separator", "os")
+    assert ScriptDirectory.from_config(config).get_heads() == [schema.HEAD]
+
+
+async def test_evidence_of_several_namespaces_is_listed_to_who_may_see_all_of_them(
+    place: Path | str,
+) -> None:
+    """A reader of some namespaces gets the incidents whose packets are of these alone; replacing one replaces its namespaces."""
+    catalogue = await SqlCatalogue.open(place)
+    both = _incident(1, namespaces=("payments", "shop"))
+    host = _incident(2, namespace="", namespaces=("*",))
+    await catalogue.put(
+        incidents=[both, host, _incident(3)],
+        alerts=[_row(1, refusal=BUSY), _row(2, incident="i-0003")],
+    )
+    for visible, seen in (
+        (("payments",), ["i-0003"]),
+        (("payments", "shop"), ["i-0003", "i-0001"]),
+        (("shop",), []),
+        ((), []),
+        (None, ["i-0003", "i-0002", "i-0001"]),
+    ):
+        found = await catalogue.incidents(Query(visible=visible))
+        assert [each.id for each in found] == seen, visible
+    assert await catalogue.namespaces() == ["*", "payments", "shop"]
+    assert len(await catalogue.refusals(namespaces=["payments"])) == 1
+    assert await catalogue.refusals(namespaces=["shop"]) == []
+    await catalogue.put(incidents=[_incident(1, namespaces=("shop",))])
+    assert [e.id for e in await catalogue.incidents(Query(visible=("shop",)))] == ["i-0001"]
+    await catalogue.close()
+
+
+async def test_records_without_evidence_are_forgotten_in_the_end(place: Path | str) -> None:
+    """Removed and failed incidents of long ago go with their alerts; kept evidence is never forgotten."""
+    catalogue = await SqlCatalogue.open(place)
+    await catalogue.put(
+        incidents=[
+            _incident(1, state=State.REMOVED),
+            _incident(2, state=State.FAILED),
+            _incident(3, state=State.SEALED),
+            _incident(900, state=State.REMOVED),
+        ],
+        alerts=[_row(1, incident="i-0001"), _row(3, incident="i-0003"), _row(4, refusal=BUSY)],
+    )
+    assert await catalogue.prune(before_ns=500, limit=1) == 1
+    assert await catalogue.prune(before_ns=500) == 1
+    assert await catalogue.prune(before_ns=500) == 0
+    assert [each.id for each in await catalogue.incidents(Query())] == ["i-0900", "i-0003"]
+    assert await catalogue.alerts(IncidentId("i-0001")) == []
+    assert len(await catalogue.alerts(IncidentId("i-0003"))) == 1
+    assert await catalogue.refusal_counts() == {"busy": 1}
+    await catalogue.close()
+
+
+async def test_two_writers_at_once_lose_nothing(place: Path | str) -> None:
+    """Counters that are read and written back stay exact however two programs interleave."""
+    first, second = await SqlCatalogue.open(place), await SqlCatalogue.open(place)
+
+    async def write(catalogue: SqlCatalogue, base: int) -> None:
+        for n in range(40):
+            await catalogue.put(
+                incidents=[_incident(7, alerts=base + n)],
+                alerts=[_row(base + n, refusal=BUSY)],
+                repeats=[(AlertId(f"a{base}"), 1, n)],
+            )
+
+    await asyncio.gather(write(first, 1000), write(second, 2000))
+    assert await first.refusal_counts() == {"busy": 160}
+    assert len(await second.refusals(limit=1000)) == 80
+    for catalogue in (first, second):
+        await catalogue.close()
+
+
+async def test_a_database_that_was_away_is_met_again(postgres: Server) -> None:
+    """While PostgreSQL is stopped every call is `Transient` and names no password; afterwards the same object works."""
+    catalogue = await SqlCatalogue.open(postgres.new())
+    await catalogue.put(position=5)
+    postgres.stop()
+    try:
+        with pytest.raises(Transient) as told:
+            await catalogue.put(position=6)
+    finally:
+        postgres.start()
+    assert "no-secret-here" not in str(told.value)
+    assert "hub.database" in told.value.hint
+    await catalogue.put(position=7)
+    assert await catalogue.position() == 7
+    await catalogue.close()
+
+
+async def test_a_url_of_something_else_is_refused_without_its_password() -> None:
+    """Only PostgreSQL is spoken; what is wrong with a URL is told without its secret."""
+    for url in ("mysql://u:no-secret-here@h/n", "postgresql://u:no-secret-here@h:port/n"):
+        with pytest.raises(BadInput) as told:
+            await SqlCatalogue.open(url)
+        assert "no-secret-here" not in str(told.value)
 
 
 @pytest.mark.root

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 from tripshark.model.alert import Json
 from tripshark.model.evidence import IncidentId, Word
-from tripshark.model.target import TargetKey
+from tripshark.model.target import Target, TargetKey, TargetKind
+
+EVERY: Final = "*"
+"""Stands for all namespaces: packets of a whole machine, or of nobody knows whom."""
 
 
 class State(StrEnum):
@@ -45,3 +49,18 @@ class Incident:
     manifest_sha256: str = ""
     plan: Mapping[str, Json] = field(default_factory=dict)  # as planned, for salvage and display
     problem: str = ""
+    namespaces: tuple[str, ...] = ()  # whose packets are in the evidence; `held` is what counts
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """The namespaces on which a reader needs rights; `EVERY` where not all of them are known."""
+        return self.namespaces or ((self.namespace,) if self.namespace else (EVERY,))
+
+
+def namespaces_of(targets: Iterable[Target]) -> tuple[str, ...]:
+    """Whose packets the rings of these targets hold: the host's ring holds everybody's."""
+    names = {
+        EVERY if each.kind is TargetKind.HOST else each.identity.namespace or EVERY
+        for each in targets
+    }
+    return tuple(sorted(names)) or (EVERY,)

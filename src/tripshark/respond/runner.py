@@ -16,7 +16,7 @@ from tripshark.formats.wire import Frozen
 from tripshark.model.alert import Accepted, Alert, AlertId, Json, Priority, meaning
 from tripshark.model.evidence import Entry, IncidentId, Manifest, Word, manifest_json
 from tripshark.model.finding import Question
-from tripshark.model.incident import Incident, State
+from tripshark.model.incident import Incident, State, namespaces_of
 from tripshark.model.plan import Defaults, Plan, Reason, Refusal
 from tripshark.model.retention import Budget as DiskBudget
 from tripshark.model.retention import room
@@ -402,6 +402,7 @@ class Runner:
             t0_ns=plan.t0_ns,
             opened_ns=now_ns,
             plan=msgspec.to_builtins(plan),
+            namespaces=namespaces_of([target]),
         )
 
     def _add_row(

@@ -16,7 +16,7 @@ from tripshark.formats.packets import Packets, concat
 from tripshark.model.alert import Json
 from tripshark.model.evidence import Entry, Ledger, Manifest, Word
 from tripshark.model.filter import Scope, kinds
-from tripshark.model.incident import Incident
+from tripshark.model.incident import Incident, namespaces_of
 from tripshark.model.target import Target
 from tripshark.ports import AlertRow, Draft
 from tripshark.respond import ledger
@@ -159,6 +159,7 @@ def seal(
             packets=len(packets),
             bytes=int(packets.caplen.sum(dtype=np.int64)),
             word=book.word,
+            namespaces=namespaces_of(who),
         ),
         addresses=tuple(dict.fromkeys(a for target in who for a in target.addresses)),
         names=named,
@@ -411,7 +412,10 @@ def _details(
             "alerts": [_alert(row) for row in alerts],
             "alerts_counted": incident.alerts,
         },
-        "who": _who(target),
+        "who": {
+            **_who(target),
+            "namespaces": list(namespaces_of(part.state.target for part in chosen)),
+        },
         "where": {
             "host": host.name,
             "kernel": host.kernel,
@@ -507,12 +511,12 @@ def _alert(row: AlertRow) -> Json:
     return told
 
 
-def _who(target: Target | None) -> Json:
+def _who(target: Target | None) -> dict[str, Json]:
     if target is None:
         return {}
     identity = target.identity
     return cast(
-        "Json",
+        "dict[str, Json]",
         json.loads(
             json.dumps(
                 {

@@ -1,4 +1,4 @@
-"""What is known of incidents, alerts and refusals: `ports.Catalogue` over one database.
+"""What is known of incidents, alerts and refusals: `ports.Catalogue` over one database, SQLite or PostgreSQL.
 
 Refused alerts are kept only in the newest rows of each reason, while every one of them stays counted: a flood of
 refusals costs a bounded space, and a rare reason is not washed away by a frequent one.
@@ -22,13 +22,14 @@ from sqlalchemy import (
     insert,
     or_,
     select,
+    union,
     update,
 )
 
 from tripshark.errors import NotFound
 from tripshark.model.alert import AlertId
 from tripshark.model.evidence import IncidentId
-from tripshark.model.incident import Incident
+from tripshark.model.incident import Incident, State
 from tripshark.ports import AlertRow, Query
 from tripshark.store import schema
 from tripshark.store.database import Database
@@ -45,7 +46,7 @@ _CHUNK = 500  # values in one IN (…); SQLite and PostgreSQL both take more
 
 
 class SqlCatalogue:
-    """`ports.Catalogue` in a SQLite file. Opened with `await SqlCatalogue.open(path)`, closed with `close`.
+    """`ports.Catalogue` in a SQLite file or a PostgreSQL database. Opened with `SqlCatalogue.open`, closed with `close`.
 
     Every method raises `Transient` when the database is locked or its disk refuses, `Permanent` when it is corrupt.
     """
@@ -60,14 +61,17 @@ class SqlCatalogue:
     @classmethod
     async def open(
         cls,
-        path: Path,
+        place: Path | str,
         *,
         keep_rows: int = KEEP_ROWS,
         keep_bytes: int = KEEP_BYTES,
         busy_seconds: float = 5.0,
     ) -> SqlCatalogue:
-        """Open or create it, brought to today's schema; another program's lock is waited for so long."""
-        database = await Database.open(path, busy_seconds=busy_seconds)
+        """Open or create it, brought to today's schema; another program's lock is waited for so long.
+
+        `place` is a file's path, or `postgresql://USER:PASSWORD@HOST/NAME`.
+        """
+        database = await Database.open(place, busy_seconds=busy_seconds)
         return cls(database, keep_rows=keep_rows, keep_bytes=keep_bytes)
 
     async def close(self) -> None:
@@ -99,11 +103,7 @@ class SqlCatalogue:
         """
 
         def work(connection: Connection) -> None:
-            _put(
-                connection,
-                schema.incidents,
-                {incident.id: incident_out(incident) for incident in incidents},
-            )
+            put_incidents(connection, incidents)
             counts = _Counts(connection)
             if alerts:
                 self._put_alerts(connection, alerts, counts)
@@ -112,7 +112,7 @@ class SqlCatalogue:
             self._bound(connection, counts)
             counts.store(connection)
             if position is not None:
-                _put(
+                put_rows(
                     connection,
                     schema.state,
                     {"position": {"name": "position", "value": position}},
@@ -145,8 +145,13 @@ class SqlCatalogue:
             ]
         )
 
-    async def refusals(self, *, since_ns: int = 0, limit: int = 50) -> Sequence[AlertRow]:
-        """Alerts that led to no capture, newest (by their last copy) first; at most 1000."""
+    async def refusals(
+        self, *, since_ns: int = 0, limit: int = 50, namespaces: Sequence[str] | None = None
+    ) -> Sequence[AlertRow]:
+        """Alerts that led to no capture, newest (by their last copy) first; at most 1000.
+
+        With `namespaces`, only of alerts that name one of them.
+        """
         table = schema.alerts
         found = (
             select(table)
@@ -154,6 +159,8 @@ class SqlCatalogue:
             .order_by(table.c.touched_ns.desc(), table.c.seq.desc())
             .limit(max(1, min(limit, MAX_PAGE)))
         )
+        if namespaces is not None:
+            found = found.where(table.c.namespace.in_(list(namespaces)))
         return await self._database.read(
             lambda connection: [
                 alert_in(_named(row)) for row in connection.execute(found).mappings()
@@ -173,6 +180,52 @@ class SqlCatalogue:
                 if count
             }
         )
+
+    async def namespaces(self) -> Sequence[str]:
+        """Every namespace that any incident's evidence or any refused alert is about, in order; `*` for a whole machine."""
+        found = union(
+            select(schema.held.c.namespace),
+            select(schema.alerts.c.namespace).where(
+                schema.alerts.c.reason.is_not(None), schema.alerts.c.namespace.is_not(None)
+            ),
+        )
+        return await self._database.read(
+            lambda connection: sorted(str(name) for name in connection.scalars(found) if name)
+        )
+
+    async def prune(self, *, before_ns: int, limit: int = 500) -> int:
+        """Forget incidents that were opened before then and have no evidence any more, with all that is known of them.
+
+        Of at most `limit` incidents, the oldest first; returns how many. An incident whose evidence is kept stays.
+        """
+
+        def work(connection: Connection) -> int:
+            table = schema.incidents
+            gone = list(
+                connection.scalars(
+                    select(table.c.id)
+                    .where(
+                        table.c.state.in_([State.REMOVED.value, State.FAILED.value]),
+                        table.c.opened_ns < before_ns,
+                    )
+                    .order_by(table.c.opened_ns)
+                    .limit(limit)
+                )
+            )
+            for chunk in _chunks(gone):
+                connection.execute(delete(table).where(table.c.id.in_(chunk)))
+                for other in (
+                    schema.alerts, schema.held, schema.sent, schema.parts, schema.deeds,
+                ):  # fmt: skip
+                    connection.execute(delete(other).where(other.c.incident.in_(chunk)))
+            return len(gone)
+
+        return await self._database.write(work)
+
+    @property
+    def database(self) -> Database:
+        """For those who keep other tables in the same database."""
+        return self._database
 
     async def thrown_away(self) -> int:
         """Refused alerts that are counted but can no longer be read."""
@@ -304,6 +357,13 @@ def _incidents(connection: Connection, query: Query) -> list[Incident]:
         found = found.where(or_(table.c.rule == query.rule, table.c.falco_rule == query.rule))
     if query.state:
         found = found.where(table.c.state == query.state)
+    if query.visible is not None:
+        held = schema.held
+        found = found.where(
+            ~select(held.c.incident)
+            .where(held.c.incident == table.c.id, held.c.namespace.not_in(query.visible))
+            .exists()
+        )
     if query.before is not None:
         opened_ns = connection.scalar(select(table.c.opened_ns).where(table.c.id == query.before))
         if opened_ns is None:
@@ -322,7 +382,31 @@ def _incidents(connection: Connection, query: Query) -> list[Incident]:
     return [incident_in(_named(row)) for row in connection.execute(found).mappings()]
 
 
-def _put(
+def put_incidents(connection: Connection, incidents: Iterable[Incident]) -> None:
+    """Insert or replace incidents, within the caller's transaction."""
+    rows = {str(each.id): each for each in incidents}
+    if not rows:
+        return
+    put_rows(connection, schema.incidents, {id: incident_out(each) for id, each in rows.items()})
+    held = schema.held
+    wanted = {(id, name[:253]) for id, each in rows.items() for name in each.held}
+    for chunk in _chunks(rows):
+        there = {
+            (id, name)
+            for id, name in connection.execute(
+                select(held.c.incident, held.c.namespace).where(held.c.incident.in_(chunk))
+            )
+        }
+        for id, name in there - wanted:
+            connection.execute(delete(held).where(held.c.incident == id, held.c.namespace == name))
+        wanted -= there
+    if wanted:
+        connection.execute(
+            insert(held), [{"incident": id, "namespace": name} for id, name in sorted(wanted)]
+        )
+
+
+def put_rows(
     connection: Connection,
     table: Table,
     rows: Mapping[str, dict[str, Any]],

@@ -42,6 +42,7 @@ def incident_out(incident: Incident) -> dict[str, Any]:
         if isinstance(value, str):
             row[each.name] = _text(str(value), 1 << 20)
     row["plan"] = canonical(incident.plan).decode()
+    row["namespaces"] = canonical(incident.namespaces).decode()
     return row
 
 
@@ -55,6 +56,7 @@ def incident_in(row: Row) -> Incident:
             "target": TargetKey(row["target"]),
             "word": Word(row["word"]),
             "plan": json.loads(row["plan"]),
+            "namespaces": tuple(json.loads(row["namespaces"])),
         }
     )
 

@@ -1,11 +1,13 @@
 """What the catalogue's tables hold, and how an older catalogue becomes today's.
 
 Plain SQL types only: the same tables serve SQLite and PostgreSQL. Times are integer nanoseconds since 1970, UTC.
+A change of the tables is a new script in `migrations/versions`; `HEAD` names the newest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
 
 from sqlalchemy import (
     BigInteger,
@@ -21,14 +23,16 @@ from sqlalchemy import (
     insert,
     inspect,
     select,
-    update,
 )
 
 from tripshark.errors import Permanent
 
-metadata = MetaData()
+HEAD: Final = "0002"
 
-version = Table("schema_version", metadata, Column("version", Integer, nullable=False))
+metadata = MetaData()
+version = Table(  # Alembic's own
+    "alembic_version", MetaData(), Column("version_num", String(32), primary_key=True)
+)
 
 state = Table(
     "state",
@@ -61,6 +65,7 @@ incidents = Table(
     Column("manifest_sha256", String(64), nullable=False),
     Column("plan", Text, nullable=False),  # JSON
     Column("problem", Text, nullable=False),
+    Column("namespaces", Text, nullable=False, server_default="[]"),  # JSON
     Index("incidents_by_age", "opened_ns", "id"),
     Index("incidents_by_pod", "namespace", "pod", "opened_ns"),
     Index("incidents_by_state", "state", "opened_ns"),
@@ -106,41 +111,103 @@ refusals = Table(  # counts stay exact when rows are thrown away
     Column("thrown_away", BigInteger, nullable=False),  # rows no longer in `alerts`
 )
 
+held = Table(  # whose packets an incident's evidence holds, for those who may see only some namespaces
+    "held",
+    metadata,
+    Column("incident", String(64), primary_key=True),
+    Column("namespace", String(253), primary_key=True),
+    Index("held_by_namespace", "namespace"),
+)
 
-def _first(connection: Connection) -> None:
-    metadata.create_all(connection)
+sent = Table(  # what of an incident lies in the object store
+    "sent",
+    metadata,
+    Column("incident", String(64), primary_key=True),
+    Column(
+        "name", String(100), primary_key=True
+    ),  # of the file; "" once everything sealed is there
+    Column("sha256", String(64), nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("sent_ns", BigInteger, nullable=False),
+    Column("place", Text, nullable=False),  # the folder in the store
+)
 
+parts = Table(  # of a fleet's incidents, one for each node
+    "parts",
+    metadata,
+    Column("incident", String(64), primary_key=True),
+    Column("node", String(63), primary_key=True),
+    Column("day", String(10), nullable=False),
+    Column("manifest_sha256", String(64), nullable=False),
+    Column("manifest_bytes", BigInteger, nullable=False),
+    Column("key_id", String(64), nullable=False),
+    Column("own_alerts", BigInteger, nullable=False),
+    Column("imported_ns", BigInteger, nullable=False),
+    Column("gone_ns", BigInteger, nullable=False),  # 0: it lies in the store
+    Column("files", Text, nullable=False),  # JSON: [name, sha256, bytes]
+    Column("told", Text, nullable=False),  # JSON: the incident as this node tells it
+    Index("parts_by_day", "day"),
+)
 
-MIGRATIONS: Sequence[Callable[[Connection], None]] = (_first,)
-"""Migration n brings a catalogue from version n to n + 1. A released one is never changed; the first makes today's
-tables, so each later one must find out whether its work is already there."""
+nodes = Table(  # the key that each node signs with, as it was first seen
+    "nodes",
+    metadata,
+    Column("node", String(63), primary_key=True),
+    Column("key_id", String(64), nullable=False),
+    Column("first_ns", BigInteger, nullable=False),
+)
+
+deeds = Table(  # custody of what is read here and sealed elsewhere
+    "deeds",
+    metadata,
+    Column("incident", String(64), primary_key=True),
+    Column("n", BigInteger, primary_key=True),
+    Column("line", Text, nullable=False),
+)
+
+_LEGACY = "schema_version"  # of catalogues from before Alembic; they are at 0001
 
 
 def is_todays(connection: Connection) -> bool:
     """Nothing need be migrated. Raises `Permanent` for a catalogue from the future."""
-    return _version_of(connection) == len(MIGRATIONS)
+    return _version_of(connection) == HEAD
 
 
 def migrate(connection: Connection) -> None:
     """Bring the catalogue to today's version within the caller's transaction. Raises `Permanent` for a newer one."""
     here = _version_of(connection)
-    if here == len(MIGRATIONS):  # another process was faster
+    if here == HEAD:  # another process was faster
         return
-    for step in MIGRATIONS[here:]:
-        step(connection)
-    if here:
-        connection.execute(update(version).values(version=len(MIGRATIONS)))
-    else:
-        connection.execute(insert(version).values(version=len(MIGRATIONS)))
+    if here or inspect(connection).has_table(_LEGACY):
+        upgrade(connection, "head")
+    else:  # a fresh start needs no history; a test proves that both ways lead to the same tables
+        metadata.create_all(connection)
+        version.create(connection)
+        connection.execute(insert(version).values(version_num=HEAD))
 
 
-def _version_of(connection: Connection) -> int:
-    here = 0
-    if inspect(connection).has_table(version.name):
-        here = connection.scalar(select(version.c.version)) or 0
-    if here > len(MIGRATIONS):
+def upgrade(connection: Connection, to: str) -> None:
+    """Run Alembic's scripts up to this revision, within the caller's transaction."""
+    from alembic import command  # 20 MB that are needed once in a version's life
+    from alembic.config import Config  # see above
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    tables = inspect(connection)
+    if tables.has_table(_LEGACY) and not tables.has_table(version.name):
+        command.stamp(config, "0001")
+    command.upgrade(config, to)
+
+
+def _version_of(connection: Connection) -> str:
+    if not inspect(connection).has_table(version.name):
+        return ""
+    here = connection.scalar(select(version.c.version_num)) or ""
+    if here > HEAD:
         raise Permanent(
-            f"this catalogue has version {here}, this Tripshark knows {len(MIGRATIONS)}",
+            f"this catalogue has version {here[:32]}, this Tripshark knows {HEAD}",
             hint="a newer Tripshark wrote it: use that one again, or restore the backup",
         )
-    return here
+    return str(here)

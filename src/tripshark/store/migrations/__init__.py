@@ -1,0 +1,1 @@
+"""How an older catalogue becomes today's: Alembic's scripts, run by `schema.migrate`."""
