@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tripshark.model.alert import Alert
+from tripshark.model.alert import Address, Alert
 from tripshark.model.filter import Rung, Scope, ladder
 from tripshark.model.rule import Capture, Rule, Verdict
 from tripshark.model.target import Resolution, Target, TargetKey, TargetKind
@@ -29,6 +29,7 @@ class Reason(StrEnum):
     UNSUPPORTED = (
         "unsupported"  # a scope this machine cannot do (workload, service: needs a cluster)
     )
+    ELSEWHERE = "elsewhere"  # another node records what is meant, and was asked
     RECORDER_AWAY = "recorder_away"
 
 
@@ -99,11 +100,14 @@ def decide(
     host: Target | None = None,
     own_pids: Collection[int] = (),
     own_containers: Collection[str] = (),
+    also: Collection[Address] = (),
+    fleet: bool = False,
 ) -> Plan | Refusal:
     """What to record for one alert, or why nothing.
 
     `resolution` is the target the alert means, `host` the target that stands for this machine (for
-    rules of scope node), `own_pids` and `own_containers` (ids, 12 digits or more) Tripshark's own.
+    rules of scope node), `own_pids` and `own_containers` (ids, 12 digits or more) Tripshark's own,
+    `also` what stands for the peer's address as well; `fleet`: somebody can tell who belongs to a workload.
     """
     if alert.is_internal:
         return Refusal(
@@ -127,7 +131,7 @@ def decide(
             hint='set dry_run: "false" in the rule',
             rule=rule.name,
         )
-    return _plan(alert, verdict, rule, capture, resolution, now_ns, defaults, host)
+    return _plan(alert, verdict, rule, capture, resolution, now_ns, defaults, host, also, fleet)
 
 
 _ANALYSTS = frozenset({"tshark", "dumpcap", "sharkd", "capinfos", "mergecap"})
@@ -176,6 +180,8 @@ def _plan(
     now_ns: int,
     defaults: Defaults,
     host: Target | None,
+    also: Collection[Address],
+    fleet: bool,
 ) -> Plan | Refusal:
     target = resolution.target
     if capture.scope is Scope.NODE:
@@ -202,14 +208,14 @@ def _plan(
             hint="raise recorder.total, or let the recorder's policy take this target in",
             rule=rule.name,
         )
-    if capture.scope in (Scope.WORKLOAD, Scope.SERVICE):
+    if capture.scope in (Scope.WORKLOAD, Scope.SERVICE) and not fleet:
         return Refusal(
             reason=Reason.UNSUPPORTED,
             message=f"the rule's scope is {capture.scope}: that needs a cluster to say which pods",
             hint="use scope: pod on a single machine",
             rule=rule.name,
         )
-    rungs = ladder(alert, capture.scope, target.addresses)
+    rungs = ladder(alert, capture.scope, target.addresses, also=also)
     notes = [resolution.reason, rungs[0].reason, *_time_notes(alert, target, now_ns)]
     return Plan(
         rule=rule.name,

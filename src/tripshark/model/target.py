@@ -85,6 +85,8 @@ class Target:
     identity: Identity = Identity()
     rings: tuple[RingState, ...] = ()
     note: str = ""  # why it is not (fully) recorded, e.g. "over budget"
+    mode: str = "full"  # what is to be recorded of it: "off", "headers" or "full"
+    weight: int = 1  # its share of ring memory, compared with others'
 
     @property
     def alive(self) -> bool:
@@ -116,6 +118,20 @@ class Elsewhere:
     namespace: str = ""
     pod: str = ""
     uid: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    owner: str = ""
+
+    @property
+    def identity(self) -> Identity:
+        """As far as it is known from here; rules may ask for it."""
+        return Identity(
+            namespace=self.namespace,
+            pod=self.pod,
+            uid=self.uid,
+            labels=self.labels,
+            owner=self.owner,
+            node=self.node,
+        )
 
     @property
     def title(self) -> str:

@@ -16,11 +16,12 @@ from tripshark.formats.wire import Frozen
 from tripshark.model.alert import Accepted, Alert, AlertId, Json, Priority, meaning
 from tripshark.model.evidence import Entry, IncidentId, Manifest, Word, manifest_json
 from tripshark.model.finding import Question
+from tripshark.model.fleet import FleetRequest
 from tripshark.model.incident import Incident, State, namespaces_of
 from tripshark.model.plan import Defaults, Plan, Reason, Refusal
 from tripshark.model.retention import Budget as DiskBudget
 from tripshark.model.retention import room
-from tripshark.model.target import Target
+from tripshark.model.target import Resolution, Target
 from tripshark.ports import (
     AlertRow,
     Analyst,
@@ -28,6 +29,7 @@ from tripshark.ports import (
     Catalogue,
     Clock,
     Draft,
+    Fleet,
     Journal,
     Meter,
     Query,
@@ -36,13 +38,14 @@ from tripshark.ports import (
     Targets,
     Vault,
 )
-from tripshark.respond import manual
+from tripshark.respond import manual, orders
 from tripshark.respond.budget import Budget
 from tripshark.respond.capture import Capture
 from tripshark.respond.identity import alert_id, event_key, incident_id
 from tripshark.respond.incidents import SHOWN, Incidents, Open, Resting
 from tripshark.respond.intake import Fate, Recent
-from tripshark.respond.pipeline import Part, Pipeline
+from tripshark.respond.orders import Order
+from tripshark.respond.pipeline import Far, Part, Pipeline
 from tripshark.respond.seal import Host, Sealed, seal
 from tripshark.respond.spool import PartState, parts
 
@@ -104,6 +107,8 @@ class World:
     clock: Clock
     meter: Meter
     entropy: Callable[[int], bytes]
+    fleet: Fleet | None = None  # how other nodes are asked, in a cluster
+    told: Callable[[Incident], None] = lambda _incident: None  # an incident ended
 
 
 class Runner:
@@ -253,17 +258,26 @@ class Runner:
         if record.via == manual.VIA:
             await self._take_request(record, batch)
             return
+        if record.via.startswith(orders.VIA):
+            await self._take_order(record, batch)
+            return
         alert = self._recent.decoded.pop(record.seq, None) or falco.decode(record.body)
         first = self._recent.saw(event_key(alert), record.seq)
         if first not in (None, record.seq):
             self._repeat(first, record.received_ns, batch)
             self._recent.settle(record.seq, self._fate(first))
             return
-        now_ns = self._world.clock.now_ns()
         resolution = await self._pipeline.resolve(alert)
         if isinstance(resolution, Refusal):
             self._refuse(record, alert, meaning(alert, ""), resolution, batch)
             return
+        await self._react(record, alert, resolution, batch)
+
+    async def _react(
+        self, record: Record, alert: Alert, resolution: Resolution, batch: _Batch
+    ) -> None:
+        """What the rules make of an alert whose target is known, or known not to be."""
+        now_ns = self._world.clock.now_ns()
         target = resolution.target
         key = meaning(alert, target.key if target else "")
         opened = self._incidents.open.get(target.key) if target else None
@@ -276,11 +290,62 @@ class Runner:
             return
         decision = await self._pipeline.decide(alert, resolution, now_ns=now_ns)
         if isinstance(decision.answer, Refusal) or decision.target is None:
-            self._refuse(record, alert, key, _as_refusal(decision.answer), batch)
+            refusal = _as_refusal(decision.answer)
+            for each in decision.far:
+                refusal = await self._pass_on(record, alert, each, refusal)
+            self._refuse(record, alert, key, refusal, batch)
             return
-        await self._begin(
+        opened = await self._begin(
             record, alert, key, decision.answer, decision.target, batch, also=decision.also
         )
+        if opened is not None:
+            for each in decision.far:
+                await self._ask(record, decision.answer, each, opened, batch)
+
+    async def _pass_on(self, record: Record, alert: Alert, far: Far, refusal: Refusal) -> Refusal:
+        """Hand an alert to the node that records what it is about; its own rules decide there."""
+        if self._world.fleet is None:
+            return refusal
+        request = FleetRequest(
+            aims=(far.aim,),
+            t0_ns=alert.time_ns,
+            alert=record.body.decode(errors="replace"),
+            origin=self._host.name,
+            key=event_key(alert).hex(),
+        )
+        name = await self._world.fleet.ask(request)
+        return replace(refusal, message=f"{refusal.message} (Capture {name})")
+
+    async def _ask(
+        self, record: Record, plan: Plan, far: Far, opened: Open, batch: _Batch
+    ) -> None:
+        """Have another node capture its part of this incident."""
+        if self._world.fleet is None:
+            return
+        request = FleetRequest(
+            aims=(far.aim,),
+            t0_ns=plan.t0_ns,
+            before_ns=plan.before_ns,
+            after_ns=plan.after_ns,
+            scope=far.scope,
+            peer=far.peer,
+            filter=plan.user_filter,
+            max_bytes=plan.limits.max_bytes,
+            incident=opened.incident.id,
+            rule=plan.rule,
+            alert=record.body.decode(errors="replace") if record.via != manual.VIA else "",
+            origin=self._host.name,
+            wide=far.aim.namespace != opened.incident.namespace,
+        )
+        name = await self._world.fleet.ask(request)
+        opened.entries.append(
+            Entry(
+                kind="part_elsewhere",
+                message=f"{far.aim} is recorded on another node, which was asked for its part"
+                f" (Capture {name})",
+            )
+        )
+        batch.touched.add(opened.incident.id)
 
     async def _begin(
         self,
@@ -292,12 +357,23 @@ class Runner:
         batch: _Batch,
         *,
         also: Sequence[Part] = (),
-    ) -> None:
-        """Join the target's open incident, or start one; `also` become further parts of it."""
+        incident: IncidentId | None = None,
+    ) -> Open | None:
+        """Join the target's open incident, or start one; `also` become further parts of it.
+
+        `incident` is the one that another node says this belongs to. None when it was refused.
+        """
         opened = self._incidents.open.get(target.key)
+        same = self._incidents.by_id.get(incident) if incident else None
+        if same is not None and not same.sealing:
+            opened = same
+            if opened.running_on(target.key):  # we asked for it ourselves, and are at it already
+                self._recent.settle(record.seq, Fate(alert_id(record.seq), opened.incident.id))
+                self._answer(record, opened.incident, batch)
+                return opened
         if opened is not None and opened.knows(key):
             self._join_repeat(opened, record, alert, key, batch)
-            return
+            return opened
         now_ns = self._world.clock.now_ns()
         refusal = self._may_start(plan, opened, now_ns)
         frozen = None if refusal else await self._pipeline.freeze(plan)
@@ -309,11 +385,15 @@ class Runner:
                 await self._release(frozen)
         if refusal is not None:
             self._refuse(record, alert, key, refusal, batch, opened)
-            return
+            return None
         if frozen is not None:
             self._world.meter.frozen((frozen.at_ns - record.received_ns) / 1e9)
         if opened is None:
-            opened = Open(incident=self._new_incident(alert, plan, target, now_ns))
+            opened = Open(
+                incident=self._new_incident(
+                    await self._free(incident, now_ns), alert, plan, target, now_ns
+                )
+            )
             self._incidents.add(opened)
         else:
             opened.count()
@@ -327,6 +407,14 @@ class Runner:
         for part in also:
             await self._add_part(opened, key, part, batch)
         self._answer(record, opened.incident, batch)
+        return opened
+
+    async def _free(self, wanted: IncidentId | None, now_ns: int) -> IncidentId:
+        """The id that an incident gets: the one it has on other nodes, unless it is taken here."""
+        taken = wanted is None or await self._world.catalogue.incident(wanted) is not None
+        if taken or wanted is None:
+            return incident_id(now_ns, self._world.entropy(16))
+        return wanted
 
     async def _add_part(self, opened: Open, key: str, part: Part, batch: _Batch) -> None:
         """Freeze one more target of this incident. What cannot be had is told in its ledger and stops nothing."""
@@ -388,9 +476,11 @@ class Runner:
         )
         return refusal and replace(refusal, rule=plan.rule)
 
-    def _new_incident(self, alert: Alert, plan: Plan, target: Target, now_ns: int) -> Incident:
+    def _new_incident(
+        self, id: IncidentId, alert: Alert, plan: Plan, target: Target, now_ns: int
+    ) -> Incident:
         return Incident(
-            id=incident_id(now_ns, self._world.entropy(16)),
+            id=id,
             state=State.OPEN,
             target=target.key,
             title=target.title,
@@ -502,11 +592,21 @@ class Runner:
         """Freeze and begin. Durable like an alert; raises what stands in the way."""
         manual.alert_of(request, received_ns=0)  # raises BadInput before anything is stored
         bpf.compile(request.filter, 1)
+        return await self._note(manual.encode(request), manual.VIA)
+
+    async def order(self, order: Order) -> Incident:
+        """Do this node's part of what a Capture resource asks. As `capture`; the incident may be an open one."""
+        orders.alert_of(order)  # raises BadInput before anything is stored
+        if order.request.peer:
+            manual.endpoint(order.request.peer)
+        bpf.compile(order.request.filter, 1)
+        return await self._note(orders.encode(order), f"{orders.VIA}{order.resource}")
+
+    async def _note(self, body: bytes, via: str) -> Incident:
+        """Make a wish durable, and wait for what becomes of it."""
         now_ns = self._world.clock.now_ns()
         future: asyncio.Future[Incident] = asyncio.get_running_loop().create_future()
-        seq = await self._world.journal.append(
-            manual.encode(request), via=manual.VIA, received_ns=now_ns
-        )
+        seq = await self._world.journal.append(body, via=via, received_ns=now_ns)
         self._waiting[seq] = future
         try:
             return await asyncio.wait_for(future, timeout=30)
@@ -532,6 +632,47 @@ class Runner:
             self._refuse(record, alert, key, plan, batch)
             return
         await self._begin(record, alert, key, plan, target, batch)
+
+    async def _take_order(self, record: Record, batch: _Batch) -> None:
+        order = orders.decode(record.body)
+        alert = orders.alert_of(order)
+        key = f"{orders.VIA}{order.resource}@{order.target}"
+        try:
+            target = await self._pipeline.target(order.target)
+        except Transient as away:
+            refusal = Refusal(reason=Reason.RECORDER_AWAY, message=away.message, hint=away.hint)
+            self._refuse(record, alert, key, refusal, batch)
+            return
+        if target is None:
+            refusal = Refusal(
+                reason=Reason.EXPIRED, message=f"{order.target} is not recorded here any more"
+            )
+            self._refuse(record, alert, key, refusal, batch)
+            return
+        if orders.wants_rules(order):
+            first = self._recent.saw(event_key(alert), record.seq)
+            if first not in (None, record.seq):
+                self._repeat(first, record.received_ns, batch)
+                fate = self._fate(first)
+                self._recent.settle(record.seq, fate)
+                await self._answer_with(record, fate, batch)
+                return
+            resolution = Resolution(
+                target=target, reason=f"{order.request.origin or 'another node'} passed it on"
+            )
+            await self._react(record, alert, resolution, batch)
+            return
+        now_ns = self._world.clock.now_ns()
+        plan = orders.plan_of(order, alert, target, self._defaults, now_ns)
+        await self._begin(record, alert, key, plan, target, batch, incident=order.request.incident)
+
+    async def _answer_with(self, record: Record, fate: Fate, batch: _Batch) -> None:
+        """Tell what became of the event earlier."""
+        opened = self._incidents.by_id.get(fate.incident) if fate.incident else None
+        known = opened.incident if opened else None
+        if known is None and fate.incident is not None:
+            known = await self._world.catalogue.incident(fate.incident)
+        self._answer(record, known or Refused("the same event was refused here before"), batch)
 
     def _answer(self, record: Record, answer: Incident | TripsharkError, batch: _Batch) -> None:
         """Whoever waits for this record is told once it is stored."""
@@ -619,6 +760,7 @@ class Runner:
             await self._store(failed)
             self._incidents.rest(opened, now_ns)
             opened.sealed.set()
+            self._world.told(failed)
             return
         incident = replace(
             sealed.incident,
@@ -632,6 +774,7 @@ class Runner:
         self._incidents.rest(opened, now_ns + self._budget.bounds.cooldown_ns)
         self._world.meter.sealed(incident.word)
         opened.sealed.set()
+        self._world.told(incident)
         log.info(
             "sealed",
             incident=incident.id,

@@ -1,0 +1,101 @@
+"""A capture that another node, or a Capture resource, asked of this one, as a record of the journal."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from tripshark.errors import BadInput
+from tripshark.formats import falco
+from tripshark.model.alert import Alert, Connection, Endpoint, Priority
+from tripshark.model.filter import Scope, ladder
+from tripshark.model.fleet import FleetRequest
+from tripshark.model.plan import Defaults, Limits, Plan
+from tripshark.model.target import Target, TargetKey
+from tripshark.respond.manual import RULE, endpoint
+
+VIA = "capture:"
+"""Followed by the resource's namespace and name: how the records of orders are told from alerts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """One target's share of a request."""
+
+    request: FleetRequest
+    resource: str  # "payments/20261124t…": where it was asked
+    target: TargetKey
+
+
+# Made at import: two threads that have msgspec learn a class at the same moment crash Python.
+_ORDER = msgspec.json.Decoder(Order)
+
+
+def encode(order: Order) -> bytes:
+    return msgspec.json.encode(order)
+
+
+def decode(body: bytes) -> Order:
+    """Raises `BadInput`."""
+    try:
+        return _ORDER.decode(body)
+    except msgspec.MsgspecError as problem:
+        raise BadInput(f"not an order: {problem}") from problem
+
+
+def alert_of(order: Order) -> Alert:
+    """The alert that was passed on; where there is none, the request in an alert's words. Raises `BadInput`."""
+    request = order.request
+    if request.alert:
+        return falco.decode(request.alert.encode(errors="surrogatepass"))
+    return Alert(
+        rule=request.rule or RULE,
+        priority=Priority.INFORMATIONAL,
+        time_ns=request.t0_ns,
+        source="capture",
+        output=f"capture asked by {request.by or request.origin or 'nobody said who'}"
+        f" as {order.resource}",
+        connection=(
+            Connection(client=Endpoint(), server=endpoint(request.peer)) if request.peer else None
+        ),
+    )
+
+
+def wants_rules(order: Order) -> bool:
+    """An alert that reached the wrong node: what is to be captured is for the rules of this one to say."""
+    return bool(order.request.alert) and not order.request.rule
+
+
+def plan_of(order: Order, alert: Alert, target: Target, defaults: Defaults, now_ns: int) -> Plan:
+    """What was asked, where nothing was said what this node's settings say. No limit of this node is exceeded."""
+    request = order.request
+    scope = request.scope or (Scope.PEER if request.peer else Scope.POD)
+    if request.peer:  # who the other end is from here, which need not be whom the alert names
+        server = endpoint(request.peer)
+        seen = alert.connection
+        proto = seen.proto if seen else None
+        alert = replace(
+            alert, connection=Connection(client=Endpoint(), server=server, proto=proto), hints=()
+        )
+    limits = defaults.limits
+    return Plan(
+        rule=request.rule or RULE,
+        rule_hash=hashlib.sha256(encode(order)).hexdigest(),
+        target=target.key,
+        t0_ns=min(request.t0_ns, now_ns),
+        before_ns=defaults.before_ns if request.before_ns is None else request.before_ns,
+        after_ns=defaults.after_ns if request.after_ns is None else request.after_ns,
+        idle_ns=0,
+        scope=scope,
+        rungs=ladder(alert, scope, target.addresses),
+        snaplen=defaults.snaplen,
+        user_filter=request.filter,
+        limits=Limits(
+            max_bytes=min(request.max_bytes or limits.max_bytes, limits.max_bytes),
+            max_packets=limits.max_packets,
+            extend_ns=limits.extend_ns,
+        ),
+        reason=f"asked as {order.resource} by {request.origin or request.by or 'hand'}",
+    )
