@@ -112,6 +112,10 @@ class RecorderSettings(_Group):
         default=SNAPLEN_FULL,
         description="How much of each packet is recorded: full, headers (128 bytes) or bytes.",
     )
+    flow_cut: Bytes = Field(
+        default=0,
+        description="Recorded in full of each flow and direction, of the rest headers; 0: all.",
+    )
     tombstone: Seconds = Field(
         default=600.0,
         description="How long the history of a dead namespace stays readable.",

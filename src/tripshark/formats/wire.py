@@ -15,6 +15,7 @@ Every request has `t` (what it asks) and `id` (repeated in its answers):
     ack     {follow, n}, stop {follow}                  no answer
     release {handle}                                    → released {}
     filter  {ethernet, raw, snaplen}                    → filtered {rings}
+    record  {assign: {key: {mode, weight, reason}}}     → recorded {unknown}, keys that are nobody's any more
     stats   {}                                          → stats {…}
 
 or `error {code, message, where, hint}`. `follow` names blocks, not a freeze, so that it can be taken up again
@@ -73,6 +74,7 @@ class RingCopy:
     ]  # (from_ns, to_ns, packets): kernel drops, each located to the second they were counted in
     blocks: tuple[BlockRef, ...]
     data: memoryview  # mapped from the sealed memfd
+    flow_cut: int = 0  # bytes recorded in full per flow and direction, of the rest headers; 0: all
 
     @property
     def reaches_ns(self) -> int:

@@ -95,6 +95,7 @@ def recorder_config(
         copies=recorder.copies,
         tombstone_s=max(1, round(recorder.tombstone)),
         snaplen=recorder.snaplen,
+        flow_cut=recorder.flow_cut,
         filter=programs[1],
         filter_raw=programs[101],
         include=recorder.include or ("*",),

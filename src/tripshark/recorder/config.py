@@ -24,6 +24,7 @@ class RecorderConfig:
     copies: int = 256 * MIB  # tombstones and frozen histories, used bytes only
     tombstone_s: int = 600
     snaplen: int = 262_144  # bytes kept of each packet, when no filter says otherwise
+    flow_cut: int = 0  # bytes in full per flow and direction, of the rest headers; 0: all
     filter: str = ""  # cBPF as hex, for frames that begin with an Ethernet header; "": everything
     filter_raw: str = ""  # the same for interfaces whose packets begin with the IP header (tun)
     include: tuple[str, ...] = ("*",)  # namespaces by name, globs
@@ -37,6 +38,8 @@ class RecorderConfig:
             for name in ("per_target", "total", "copies", "tombstone_s", "snaplen")
             if getattr(self, name) <= 0
         ]
+        if not 0 <= self.flow_cut < 1 << 30:
+            problems.append("flow_cut must be less than 1 GiB, 0 for never")
         for name in ("filter", "filter_raw"):
             try:
                 program = bytes.fromhex(getattr(self, name))

@@ -15,6 +15,7 @@ from tripshark.model.target import (
     TargetKind,
 )
 from tripshark.recorder.copies import Copy
+from tripshark.recorder.flowcut import Flows
 from tripshark.recorder.ring import Counters, Ring
 
 
@@ -32,6 +33,7 @@ class Tombstone:
     oldest_ns: int
     newest_ns: int
     copy: Copy
+    flow_cut: int = 0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,6 +58,7 @@ class Recorded:
     unrecorded: dict[int, str] = field(default_factory=dict)  # ifindex → why
     tombstones: list[Tombstone] = field(default_factory=list)
     problem: str = ""  # why nothing of it is recorded
+    flows: Flows | None = None  # how much was recorded of each of its flows
     visiting: bool = False
     visit_again: bool = False
     visited: bool = False
@@ -72,7 +75,8 @@ class Recorded:
 
     @property
     def ring_bytes(self) -> int:
-        return sum(each.shape.bytes for each in self.rings.values()) + sum(self.opening.values())
+        rings = sum(each.shape.bytes for each in self.rings.values())
+        return rings + sum(self.opening.values()) + (self.flows.bytes if self.flows else 0)
 
     def describe(self) -> Target:
         """As everybody else knows it."""
@@ -85,6 +89,8 @@ class Recorded:
             for each in self.tombstones
         ]
         notes = [self.problem] if self.problem else sorted(set(self.unrecorded.values()))
+        if self.flows is not None and self.flows.problem:
+            notes.append(self.flows.problem)
         return Target(
             key=self.key,
             kind=self.kind,
@@ -142,6 +148,7 @@ def _state(
         newest_ns=newest_ns,
         opened_ns=each.opened_ns,
         closed_ns=closed_ns,
+        flow_cut=each.flow_cut,
     )
 
 
@@ -164,6 +171,7 @@ def ring_copy(
         losses=tuple(each.counters.losses),
         blocks=tuple(blocks),
         data=memoryview(b""),
+        flow_cut=each.flow_cut,
     )
     facts: Json = to_json(copy)
     return facts | {"data": size}
@@ -202,7 +210,9 @@ def tombstone_facts(grave: Tombstone) -> Json:
 
 def restored_counters(facts: Json) -> tuple[Counters, RingCopy]:
     """The counters, and the rest of the facts as a copy without blocks."""
-    known = from_json(RingCopy, {name: facts[name] for name in RingCopy.__dataclass_fields__})
+    known = from_json(
+        RingCopy, {name: facts[name] for name in RingCopy.__dataclass_fields__ if name in facts}
+    )
     counters = Counters(
         packets=known.packets,
         drops=known.drops,

@@ -24,6 +24,7 @@ KIB = 1 << 10
 MIN_BLOCKS = 3
 ENOUGH_BLOCKS = 20  # minutes of history that a trickle keeps at least, if there is memory for it
 LARGEST_BLOCK = 1024 * KIB
+HEADER_BLOCK = 32 * KIB  # at least, where only headers are kept
 RETIRE_MS = (
     60_000  # never short: each idle packet would use up a block. 65 536 is 0 before Linux 6.18
 )
@@ -47,14 +48,17 @@ class Shape(NamedTuple):
         return self.block * self.blocks
 
 
-def shape(budget: int, *, largest_frame: int, snaplen: int) -> Shape | None:
+def shape(budget: int, *, largest_frame: int, snaplen: int, headers: bool = False) -> Shape | None:
     """The best ring for so many bytes, None when they are too few.
 
     A block must hold the largest frame, or the kernel truncates it: 128 KiB, 256 KiB for BIG TCP. Bigger rings
     have bigger blocks: each costs a wake-up when little happens and a cold cache line when much does. Enough of
-    them are left for a trickle, which uses up one a minute, and for what the kernel overwrites first.
+    them are left for a trickle, which uses up one a minute, and for what the kernel overwrites first. A ring of
+    `headers` alone may be very small.
     """
     block = 256 * KIB if largest_frame > 65_536 and snaplen > 128 * KIB else 128 * KIB
+    if headers:
+        block = HEADER_BLOCK
     while block < LARGEST_BLOCK and budget // (2 * block) >= ENOUGH_BLOCKS:
         block *= 2
     count = budget // block
@@ -107,11 +111,13 @@ class Ring:
         interface: Interface,
         snaplen: int,
         opened_ns: int,
+        flow_cut: int = 0,
     ) -> None:
         self.id = id
         self.target = target
         self.interface = interface
         self.snaplen = snaplen
+        self.flow_cut = flow_cut  # bytes in full per flow and direction, 0: all of them
         self.opened_ns = opened_ns
         self.shape = form
         self.sock = sock
@@ -341,7 +347,7 @@ def _write_all(fd: int, pieces: list[memoryview], at: int) -> None:
 
 def open_ring(
     form: Shape,
-    program: bytes,
+    attach: Callable[[socket.socket], int],
     *,
     id: str,
     target: TargetKey,
@@ -349,14 +355,17 @@ def open_ring(
     snaplen: int,
     now_ns: Callable[[], int],
 ) -> Ring:
-    """A new ring on an interface of the calling thread's namespace. Takes 11 ms. Raises `OSError`."""
+    """A new ring on an interface of the calling thread's namespace. Takes 11 ms. Raises `OSError`.
+
+    `attach` gives the socket its filter; see `Filters.attach`.
+    """
     sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
     try:
         sock.setblocking(False)
         sock.setsockopt(kernel.SOL_PACKET, kernel.PACKET_VERSION, kernel.TPACKET_V3)
         if interface.hardware_type == LOOPBACK:  # each packet passes there twice
             sock.setsockopt(kernel.SOL_PACKET, kernel.PACKET_IGNORE_OUTGOING, 1)
-        kernel.attach_filter(sock, program)  # before bind: nothing unwanted gets in
+        flow_cut = attach(sock)  # before bind: nothing unwanted gets in
         kernel.set_rx_ring(sock.fileno(), form.block, form.blocks, RETIRE_MS)
         ring = Ring(
             sock,
@@ -366,6 +375,7 @@ def open_ring(
             interface=interface,
             snaplen=snaplen,
             opened_ns=now_ns(),
+            flow_cut=flow_cut,
         )
     except BaseException:
         sock.close()

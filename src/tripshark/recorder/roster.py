@@ -20,6 +20,7 @@ from tripshark.recorder import kernel, namespaces
 from tripshark.recorder.config import RecorderConfig
 from tripshark.recorder.copies import Budget, Copy, walk
 from tripshark.recorder.filters import Filters
+from tripshark.recorder.flowcut import Flows, flows_for, refusal
 from tripshark.recorder.keeper import Item, Keeper
 from tripshark.recorder.links import Link, doorbell, hush, survey
 from tripshark.recorder.loop import Loop
@@ -76,7 +77,10 @@ class Roster:
         )  # something happened to a target
         self.budget = Budget(config.copies, self._evict)
         self.filters = Filters(
-            bytes.fromhex(config.filter), bytes.fromhex(config.filter_raw), config.snaplen
+            bytes.fromhex(config.filter),
+            bytes.fromhex(config.filter_raw),
+            config.snaplen,
+            config.flow_cut,
         )
         self.sweeper = Sweeper(loop, unplugged=self._unplugged, count=self.count)
         self._config = config
@@ -107,7 +111,7 @@ class Roster:
                     os.close(item.fd)
         for target in list(self.targets.values()):
             for ring in target.rings.values():  # in case the one before us died amid a swap
-                kernel.attach_filter(ring.sock, self.filters.program(ring.interface.hardware_type))
+                self._set_filter(target, ring)
             if target.alive:
                 self._resume(target)
             else:
@@ -147,7 +151,10 @@ class Roster:
         kind, facts, now = item.id.partition(":")[0], item.meta, time.time_ns()
         if kind == "filter":
             self.filters = Filters(
-                bytes.fromhex(facts["ethernet"]), bytes.fromhex(facts["raw"]), facts["snaplen"]
+                bytes.fromhex(facts["ethernet"]),
+                bytes.fromhex(facts["raw"]),
+                facts["snaplen"],
+                self._config.flow_cut,
             )
         elif kind == "target":
             target = Recorded.restored(facts)
@@ -170,6 +177,7 @@ class Roster:
                     oldest_ns=facts["oldest_ns"],
                     newest_ns=facts["newest_ns"],
                     copy=Copy(item.fd, size, blocks, self.budget),
+                    flow_cut=known.flow_cut,
                 )
             )
             self._bury_timer(known.target, known.ring, known.closed_ns)
@@ -189,6 +197,7 @@ class Roster:
                 interface=known.interface,
                 snaplen=known.snaplen,
                 opened_ns=known.opened_ns,
+                flow_cut=known.flow_cut,
             )
         except BaseException:
             sock.close()
@@ -322,6 +331,9 @@ class Roster:
             target.pidfd = -1
         for ring in list(target.rings.values()):
             self._bury(target, ring)
+        if target.flows is not None:
+            target.flows.close()
+            target.flows = None
         target.quota = 0
         self._keeper.put(f"target:{target.key}", target.facts())
         self._settle(target)
@@ -510,12 +522,12 @@ class Roster:
         target.opening[interface.ifindex] = form.bytes
         self._number += 1
         id, filters = f"{self._token}.r{self._number}", self.filters
-        path, inode = min(target.paths), target.inode
+        path, inode, flows = min(target.paths), target.inode, self._flows(target)
 
         def work() -> Ring:
             return open_ring(
                 form,
-                filters.program(interface.hardware_type),
+                lambda sock: filters.attach(sock, interface.hardware_type, flows),
                 id=id,
                 target=target.key,
                 interface=interface,
@@ -544,15 +556,27 @@ class Roster:
             target.rings[ifindex] = result
             self.sweeper.add(result)
             if filters is not self.filters:  # swapped while it was opened
-                kernel.attach_filter(
-                    result.sock, self.filters.program(link.interface.hardware_type)
-                )
-                result.snaplen = self.filters.snaplen
+                self._set_filter(target, result)
             self._keeper.put(f"ring:{result.id}", ring_facts(result), result.fd)
             if result.detached:
                 self._bury(target, result)
             self.followed(target)
         self._settle(target)
+
+    def _flows(self, target: Recorded) -> Flows | None:
+        """Its table of flows, None when none is wanted or to be had."""
+        if target.flows is None and self.filters.wants_flows:
+            try:
+                target.flows = Flows(flows_for(target.quota))
+            except OSError as problem:
+                log.warning("%s: flows are recorded uncut: %s", target.name, problem)
+        return target.flows
+
+    def _set_filter(self, target: Recorded, ring: Ring) -> None:
+        """The filter in force for a ring that is open already."""
+        kind, flows = ring.interface.hardware_type, self._flows(target)
+        ring.flow_cut = self.filters.attach(ring.sock, kind, flows)
+        ring.snaplen = self.filters.snaplen
 
     def tell_of_blocks(self, wanted: bool) -> None:
         """Whether `followed` is also to be called for every target whose blocks were handed back."""
@@ -582,10 +606,10 @@ class Roster:
                         f"the kernel does not take this filter: {problem.strerror}",
                         hint="it must be classic BPF that returns on every path",
                     ) from problem
-        for ring in rings:
-            kernel.attach_filter(ring.sock, filters.program(ring.interface.hardware_type))
-            ring.snaplen = filters.snaplen
         self.filters = filters
+        for ring in rings:
+            self._set_filter(self.targets[ring.target], ring)
+            self.sweeper.breathe()
         self._keeper.put(
             "filter",
             {
@@ -627,6 +651,7 @@ class Roster:
                     oldest_ns=oldest_ns,
                     newest_ns=newest_ns,
                     copy=Copy(taken.fd, taken.size, blocks, self.budget),
+                    flow_cut=ring.flow_cut,
                 )
         if grave is None:
             target.expired_ns = now
@@ -698,4 +723,7 @@ def summary(roster: Roster) -> Json:
         "tombstones": sum(len(each.tombstones) for each in roster.targets.values()),
         "expired": roster.expired,
         "wakeups": roster.sweeper.wakeups,
+        "flow_cut": roster.filters.flow_cut if roster.filters.wants_flows else 0,
+        "flow_cut_refused": refusal() if roster.filters.flow_cut else "",
+        "flow_bytes": sum(each.flows.bytes for each in living if each.flows is not None),
     }

@@ -250,7 +250,9 @@ class Service:
         snaplen = _positive(request, "snaplen")
         if snaplen > _SNAPLEN:
             raise BadInput(f"'snaplen' must be at most {_SNAPLEN}")
-        rings = self._roster.set_filters(Filters(ethernet, raw, snaplen))
+        rings = self._roster.set_filters(
+            Filters(ethernet, raw, snaplen, self._roster.filters.flow_cut)
+        )
         peer.send({"t": "filtered", "id": id, "rings": rings})
 
     def _stats(self, peer: Peer, id: int) -> None:
