@@ -82,6 +82,12 @@ class _Status(msgspec.Struct):
     code: int | None = None
 
 
+_LIST = msgspec.json.Decoder(_List)
+_EVENT = msgspec.json.Decoder(_Event)
+_STATUS = msgspec.json.Decoder(_Status)
+_OBJECT = msgspec.json.Decoder(Object)
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """Part of a list: each object's JSON, and the version the whole list has."""
@@ -251,7 +257,7 @@ class KubeApi:
             params["limit"] = page
         while True:
             body = await self._bytes("GET", path, params=params, repeat=repeat)
-            listed = _decoded(body, _List, path)
+            listed = _decoded(body, _LIST, path)
             yield Page(tuple(listed.items or ()), listed.metadata.version)
             if not listed.metadata.continue_:
                 return
@@ -280,9 +286,9 @@ class KubeApi:
             if response.status_code != 200:
                 raise await self._problem(response, Asked.of("GET", path, params))
             async for line in _lines(response, path):
-                event = _decoded(line, _Event, path)
+                event = _decoded(line, _EVENT, path)
                 if event.type == "ERROR":
-                    raise _from_status(_decoded(event.object, _Status, path), path)
+                    raise _from_status(_decoded(event.object, _STATUS, path), path)
                 yield WatchEvent(event.type, event.object)
 
     # -------------------------------------------------------------------------- HTTP
@@ -371,11 +377,11 @@ class KubeApi:
         content: bytes | None = None,
         kind: str = "",
     ) -> AsyncIterator[httpx2.Response]:
-        headers = dict(self.login.headers)
+        headers = list(self.login.headers)
         if authorization := await self.login.credential.header():
-            headers["Authorization"] = authorization
+            headers.append(("Authorization", authorization))
         if content is not None:
-            headers["Content-Type"] = kind
+            headers.append(("Content-Type", kind))
         trust = self.login.trust
         extensions = {"sni_hostname": trust.server_name} if trust and trust.server_name else {}
         self.requests += 1
@@ -443,7 +449,7 @@ class KubeApi:
     async def _problem(self, response: httpx2.Response, asked: Asked) -> TripsharkError:
         """What an unhappy answer means."""
         try:
-            status = msgspec.json.decode(await self._body(response, 1 << 20), type=_Status)
+            status = _STATUS.decode(await self._body(response, 1 << 20))
         except (msgspec.DecodeError, UnicodeDecodeError, TooLarge):
             status = _Status()
         code = response.status_code
@@ -546,9 +552,9 @@ async def _lines(response: httpx2.Response, path: str) -> AsyncIterator[bytes]:
         raise Transient("the watch ended amid an event", where=path)
 
 
-def _decoded(body: bytes | Raw, kind: type[_T], path: str) -> _T:
+def _decoded(body: bytes | Raw, how: msgspec.json.Decoder[_T], path: str) -> _T:
     try:
-        return msgspec.json.decode(body, type=kind)
+        return how.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
         raise Transient(
             f"the API server's answer is not understood: {problem}", where=path
@@ -556,5 +562,4 @@ def _decoded(body: bytes | Raw, kind: type[_T], path: str) -> _T:
 
 
 def _object(body: bytes | Raw, path: str) -> Object:
-    decoded: Object = _decoded(body, dict, path)
-    return decoded
+    return _decoded(body, _OBJECT, path)

@@ -14,7 +14,7 @@ import os
 import ssl
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
@@ -47,7 +47,7 @@ class Login:
     credential: Credential
     trust: Trust | None  # None: plain HTTP
     namespace: str = ""  # where we live, or the context's default
-    headers: Mapping[str, str] = field(default_factory=dict)  # impersonation
+    headers: tuple[tuple[str, str], ...] = ()  # whom we act for
     proxy: str = ""
 
 
@@ -302,15 +302,17 @@ def kubeconfig(path: Path, context: str = "") -> Login:
         insecure=cluster.content.get("insecure-skip-tls-verify") is True,
         server_name=cluster.text("tls-server-name"),
     )
-    headers = {}
-    if user.text("as"):
-        headers["Impersonate-User"] = user.text("as")
+    headers = [("Impersonate-User", user.text("as"))] if user.text("as") else []
+    groups = user.content.get("as-groups")
+    headers += [
+        ("Impersonate-Group", str(each)) for each in (groups if isinstance(groups, list) else ())
+    ]
     return Login(
         server=server,
         credential=_credential(user),
         trust=trust if server.startswith("https://") else None,
         namespace=chosen.text("namespace"),
-        headers=headers,
+        headers=tuple(headers),
         proxy=cluster.text("proxy-url"),
     )
 
