@@ -1,0 +1,248 @@
+"""The DaemonSet's containers, run as the manifest says, do the whole job: from an alert to sealed evidence with findings."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.containers.runtime import start_containerd, why_not
+from tests.deploy.pods import ROOT, Document, Pod, documents
+from tests.e2e.conftest import requires_root
+from tests.e2e.machine import Network, falco_event, run, wait_for
+from tripshark.recorder.capabilities import KEPT
+
+pytestmark = [
+    pytest.mark.root,
+    requires_root,
+    pytest.mark.skipif(shutil.which("runc") is None, reason="needs runc"),
+    pytest.mark.timeout(180),
+]
+
+# what containerd gives to everybody who does not drop it
+UNASKED = {
+    *("CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID"),
+    *("SETFCAP", "SETPCAP", "NET_BIND_SERVICE", "SYS_CHROOT", "KILL", "AUDIT_WRITE"),
+}
+SECRETS = {"token": "a-token-for-tests-0123456789", "path": "a-secret-path-0123456789"}
+RECORDING = sum(1 << number for number in KEPT)
+LISTENER = """
+import socket, sys
+with socket.create_server(("", 4444)) as listening:
+    print("listening", flush=True)
+    while True:
+        with listening.accept()[0] as there:
+            there.sendall(there.recv(100))
+"""
+
+
+@dataclass(frozen=True)
+class Running:
+    pod: Pod
+    network: Network
+    workload: str
+    incident: Mapping[str, object]
+
+
+def ask(
+    pod: Pod, path: str, body: object = None, token: str = SECRETS["token"]
+) -> dict[str, object]:
+    """One request from within the pod's network namespace, where 127.0.0.1 is the responder."""
+    argv = ["ip", "netns", "exec", pod.netns, "curl", "-sS", "--max-time", "20"]
+    argv += ["-H", f"Authorization: Bearer {token}"] if token else []
+    if body is not None:
+        argv += ["-H", "Content-Type: application/json", "-d", json.dumps(body)]
+    return dict(json.loads(run(*argv, f"http://127.0.0.1:2803{path}")))
+
+
+def default_profiles(capabilities: Mapping[str, list[str]]) -> dict[str, Document] | None:
+    """containerd's own RuntimeDefault, by container, for its capabilities; None where no containerd can be asked."""
+    if why_not():
+        return None
+    found = {}
+    with start_containerd() as containerd:
+        ctr = ["ctr", "--address", containerd.socket, "containers"]
+        for name, held in capabilities.items():
+            argv = [*ctr, "create", "--seccomp", "--rootfs"]
+            argv += [word for each in UNASKED - {*held} for word in ("--cap-drop", f"CAP_{each}")]
+            argv += [word for each in held for word in ("--cap-add", f"CAP_{each}")]
+            run(*argv, "/usr", name, "true")
+            found[name] = json.loads(run(*ctr, "info", "--spec", name))["linux"]["seccomp"]
+            run(*ctr, "delete", name)
+    return found
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Running]:
+    network = Network(f"dp{os.getpid():x}")
+    with tempfile.TemporaryDirectory(prefix="ts-pod-", dir="/tmp") as base:
+        os.chmod(base, 0o755)
+        pod = None
+        try:
+            own = network.namespace("own")
+            workload = network.namespace("pod")
+            peer = network.namespace("peer")
+            network.veth(workload, peer)
+            runtime = Path(base) / "runtime"
+            runtime.mkdir()
+            pod = Pod(
+                documents((ROOT / "deploy/manifests/generic.yaml").read_text()),
+                Path(base),
+                netns=own,
+                config={
+                    "kubernetes": {"enabled": "off"},
+                    "containers": {"enabled": "off"},
+                    "recorder": {"include": [workload], "per_target": "4MB"},
+                    "rules": ["/etc/tripshark/rules.yaml"],
+                    "targets": {
+                        "static": [{"netns": workload, "namespace": "payments", "pod": "checkout"}]
+                    },
+                },
+                secrets=SECRETS,
+                files={"rules.yaml": "- rule: all\n  capture: {before: 2s, after: 100ms}\n"},
+                runtime_directory=runtime,
+            )
+            names = ("own-data", "recorder", "analyst", "node")
+            pod.seccomp = default_profiles({each: pod.capabilities(each) for each in names})
+            assert pod.start("own-data").wait(30) == 0, pod.log("own-data").read_text()
+            for name in names[1:]:
+                pod.start(name)
+            pod.wait_ready("recorder", "recorder")
+            pod.wait_ready("analyst", "analyst")
+            pod.wait_ready("node", "responder")
+            yield Running(pod, network, workload, capture_one(pod, network, workload, peer))
+        finally:
+            if pod is not None:
+                pod.close()
+            network.close()
+
+
+def capture_one(pod: Pod, network: Network, workload: str, peer: str) -> Mapping[str, object]:
+    listening = network.python(peer, LISTENER)
+    assert listening.stdout is not None
+    assert listening.stdout.readline()
+
+    def recorded() -> bool:
+        told = ask(pod, "/v1/targets")["targets"]
+        assert isinstance(told, list)
+        return any(
+            ring["live"] and ring["interface"] == "eth0"
+            for target in told
+            if target["name"] == f"netns:{workload}"
+            for ring in target["rings"]
+        )
+
+    wait_for(recorded, "the workload is recorded", 60)
+    speak = "import socket; s = socket.create_connection(('10.66.0.2', 4444)); s.sendall(b'hello'); s.recv(9)"
+    speak += "; print(s.getsockname()[1])"
+    port = run("ip", "netns", "exec", workload, "python3", "-c", speak).strip()
+    event = falco_event(
+        namespace="payments",
+        pod="checkout",
+        time_ns=time.time_ns(),
+        connection=f"10.66.0.1:{port}->10.66.0.2:4444",
+    )
+    answer = ask(pod, f"/v1/alerts/{SECRETS['path']}", event, token="")  # Falco sends no header
+    assert "alert" in answer, answer
+
+    def sealed() -> Mapping[str, object] | None:
+        told = ask(pod, "/v1/incidents")["incidents"]
+        assert isinstance(told, list)
+        done = [each for each in told if each["state"] not in ("open", "sealing")]
+        return done[0] if done else None
+
+    return dict(wait_for(sealed, "sealed evidence", 60) or {})
+
+
+def folder_of(running: Running) -> Path:
+    """Where the node's own data folder holds the incident."""
+    inside = Path(str(running.incident["folder"])).relative_to("/var/lib/tripshark")
+    return running.pod.volumes["data"] / inside
+
+
+def test_an_alert_becomes_sealed_evidence(running: Running) -> None:
+    """Three containers that share no user: the packets from before the alert are on the node's disk, intact."""
+    assert running.incident["state"] == "sealed"
+    assert running.incident["ledger"] in ("complete", "truncated")
+    path = folder_of(running) / "evidence.pcapng"
+    done = subprocess.run(
+        ["tshark", "-r", str(path), "-Y", "tcp.port == 4444"], capture_output=True, check=True
+    )
+    assert done.stdout.count(b"\n") >= 3
+
+
+def test_the_analyst_in_its_own_container_finds(running: Running) -> None:
+    """The findings come from a container that has neither the data folder nor a token."""
+    path = folder_of(running) / "findings.json"
+    wait_for(path.exists, "the findings", 60)
+    found = json.loads(path.read_text())
+    assert found["tool"].startswith("TShark"), found
+    assert {"landlock", "seccomp"} & {*found["sandbox"]}, found
+    for name in ("recorder", "analyst"):
+        mounted = {each["name"] for each in running.pod.container(name)["volumeMounts"]}
+        assert not mounted & {"data", "token", "secret", "config", "tls"}
+
+
+def test_the_recorder_holds_exactly_what_is_declared(running: Running) -> None:
+    """The kernel's word on the running processes: the chart's capabilities, the recorder's list and no other."""
+    ready = running.pod.wait_ready("recorder", "recorder")
+    for pid in (ready["pid"], ready["worker"]):
+        told = _status(int(pid))
+        assert {name: int(told[name], 16) for name in ("CapPrm", "CapEff", "CapBnd")} == {
+            "CapPrm": RECORDING,
+            "CapEff": RECORDING,
+            "CapBnd": RECORDING,
+        }
+        assert told["NoNewPrivs"] == "1"
+        assert told["Uid"].split() == ["0"] * 4
+
+
+@pytest.mark.parametrize(
+    ("name", "program", "uid"), [("analyst", "analyst", 61804), ("node", "responder", 61803)]
+)
+def test_the_others_hold_nothing(running: Running, name: str, program: str, uid: int) -> None:
+    """Ordinary users, an empty bounding set, no way to gain anything."""
+    told = _status(int(running.pod.wait_ready(name, program)["pid"]))
+    for each in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+        assert int(told[each], 16) == 0
+    assert told["NoNewPrivs"] == "1"
+    assert told["Uid"].split() == [str(uid)] * 4
+
+
+def test_the_default_seccomp_profile_lets_all_of_it_through(running: Running) -> None:
+    """Entering namespaces, packet sockets, Landlock: with containerd's RuntimeDefault, where there is a containerd."""
+    if running.pod.seccomp is None:
+        pytest.skip("no containerd to take its default profile from")
+    for name, program in (("recorder", "recorder"), ("analyst", "analyst"), ("node", "responder")):
+        assert _status(int(running.pod.wait_ready(name, program)["pid"]))["Seccomp"] == "2"
+    (entry,) = (
+        each for each in running.pod.seccomp["recorder"]["syscalls"] if "setns" in each["names"]
+    )
+    assert "bpf" in entry["names"]
+    assert all("setns" not in each["names"] for each in running.pod.seccomp["node"]["syscalls"])
+
+
+@pytest.mark.parametrize("path", ["/v1/incidents", "/v1/targets", "/"])
+def test_without_a_credential_nobody_reads(running: Running, path: str) -> None:
+    """The pod listens on all of its addresses: without the token nothing is shown."""
+    assert ask(running.pod, path, token="")["error"]["code"] == "denied"  # type: ignore[index]
+
+
+@pytest.mark.parametrize("path", ["/v1/alerts/another-secret-path-01", "/v1/alerts", "/"])
+def test_without_the_secret_no_alert_gets_in(running: Running, path: str) -> None:
+    """A wrong path, and none, are turned away."""
+    answer = ask(running.pod, path, falco_event(), token="")
+    assert answer["error"]["code"] == "denied"  # type: ignore[index]
+
+
+def _status(pid: int) -> Mapping[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
