@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -82,6 +83,7 @@ class AddressBook:
         self._held: dict[str, _Held] = {}
         self._open: dict[str, frozenset[tuple[str, str]]] = {}
         """A holder's id → the addresses, and their layers, that it holds still."""
+        self._nodes: Counter[str] = Counter()  # addresses each holds still
         self._count = 0
         self.refused = 0  # news that found no room because everybody in the book still lives
 
@@ -176,6 +178,10 @@ class AddressBook:
         held = self._held.get(plain(address), {})
         return tuple(each for each in held.get(_GUESTS, ()) if each.overlaps(since_ns, until_ns))
 
+    def is_node(self, name: str) -> bool:
+        """Whether a node of this name holds an address still."""
+        return self._nodes[name] > 0
+
     def __iter__(self) -> Iterator[Tenure]:
         """Every tenure there is, by address."""
         for held in self._held.values():
@@ -203,6 +209,8 @@ class AddressBook:
         """Keep in mind who still holds what."""
         if tenure.to_ns:
             return
+        if tenure.holder.kind == HolderKind.NODE:
+            self._nodes[tenure.holder.name] += 1 if held else -1
         id = tenure.holder._id  # noqa: SLF001
         rest = self._open.pop(id, frozenset()) - {place}
         places = rest | {place} if held else rest

@@ -1,98 +1,618 @@
-"""Which namespace an alert means on this machine: the recorder's targets joined with the configured identities."""
+"""Which namespace an alert means on this machine, and which other ends, pods and nodes it concerns.
+
+Everything is answered from what is known here: the recorder's namespaces joined with the runtime's pods, the
+cluster's facts and the settings' static map. Only who is not known is asked for, and briefly: alerts are taken in
+order, and one about a stranger must not hold up the others. `resolve` waits at most `PATIENCE_S` in all for others;
+what may become known within seconds is marked `later`, and `resolve_late` has the time to try again.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from ipaddress import ip_address
+from typing import TypeVar
 
-from tripshark.errors import NotFound, Transient
+from tripshark.errors import NotFound, Transient, TripsharkError
+from tripshark.model.addresses import AddressBook, Holder, HolderKind, plain
 from tripshark.model.alert import Alert
-from tripshark.model.target import Identity, Resolution, Target, TargetKey, TargetKind
+from tripshark.model.filter import MAX_ALSO
+from tripshark.model.pod import PodFacts, Sandbox
+from tripshark.model.recording import Mode, Policy, Recording
+from tripshark.model.target import (
+    Elsewhere,
+    Members,
+    PeerEnd,
+    Resolution,
+    Target,
+    TargetKey,
+    TargetKind,
+)
 from tripshark.ports import Clock
+from tripshark.targets.clues import DIGITS, Clues, clues
+from tripshark.targets.known import HEARD_NS, Household, Sandboxes
+from tripshark.targets.sources import Assignable, Cluster, Namespaces, Resident, Runtime
+from tripshark.targets.view import Unrecorded, View
+
+__all__ = ["LocalTargets", "Resident"]
+
+T = TypeVar("T")
 
 FRESH_NS = 200_000_000  # answers younger than this are used again
 RETRY_NS = 50_000_000  # what is not known is asked again this soon
 STALE_NS = 60_000_000_000  # what was known this long ago serves while the recorder is away
-SLACK_NS = 1_000_000_000  # between an event and the moment a namespace was seen to come or go
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resident:
-    """One line of the configuration's static map: who lives in which namespace."""
-
-    netns: str = ""
-    pid: int | None = None
-    identity: Identity = field(default_factory=Identity)
-
-
-class Namespaces(Protocol):
-    """What is asked of the recorder here."""
-
-    async def targets(self) -> tuple[Target, ...]:
-        """Everything recorded now, and tombstones; identities are empty."""
-
-    async def inode_of(self, pid: int) -> int | None:
-        """The network namespace's inode of a host pid, None when there is no such process."""
-
-    async def attach(self, pid: int) -> TargetKey:
-        """Record the namespace of a host process from now on. Raises `NotFound`, or `Transient` with the reason."""
+SHARE = 20  # looking at everybody may cost one part of so many of the time
+PATIENCE_S = 0.25  # for runtimes and the API, in all, when an alert is about nobody known
+AGAIN_S = 0.1  # a container that was just created may be known so much later
+LATE_S = 2.0  # `resolve_late`'s patience
+STRANGERS = 8  # a second: more alerts about unknown containers wait for nobody
+RESEND_NS = 60_000_000_000  # what the recorder was told is told again this often
+TOMBSTONE_NS = 600_000_000_000
+MAX_ENDS = 16  # behind one service
 
 
 class LocalTargets:
-    """Implements `ports.Targets`. Containers will be a second source of identities beside `residents`."""
+    """Implements `ports.Targets` and `ports.Neighbours`. Runtime, cluster and book are optional, and may be away."""
 
     def __init__(
-        self, recorder: Namespaces, residents: Sequence[Resident], clock: Clock, *, node: str
+        self,
+        recorder: Namespaces,
+        residents: Sequence[Resident],
+        clock: Clock,
+        *,
+        node: str,
+        runtime: Runtime | None = None,
+        cluster: Cluster | None = None,
+        policy: Policy | None = None,
+        book: AddressBook | None = None,
+        tombstone_ns: int = TOMBSTONE_NS,
     ) -> None:
         self._recorder = recorder
-        self._residents = tuple(residents)
         self._clock = clock
         self._node = node
-        self._known: tuple[Target, ...] = ()
-        self._known_ns = 0
+        self._runtime = runtime
+        self._cluster = cluster
+        self._book = book
+        self._policy = policy
+        self._sandboxes = Sandboxes(runtime, tombstone_ns=tombstone_ns)
+        self._household = Household(
+            residents, self._sandboxes, cluster, policy or Policy(), node=node
+        )
+        self._view = View(())
+        self._looked_ns = 0
+        self._fresh_ns = FRESH_NS
+        self._looking = asyncio.Lock()
+        self._asked: deque[float] = deque(maxlen=STRANGERS)
+        self._strangers: dict[str, float] = {}  # container → when nobody knew it
+        self._sent: dict[TargetKey, Recording] = {}
+        self._sent_ns = 0
+
+    # ------------------------------------------------------------------------------------- everybody
 
     async def all(self) -> tuple[Target, ...]:
-        return await self._all(FRESH_NS)
+        return (await self._look(self._fresh_ns)).targets
 
-    async def _all(self, age_ns: int) -> tuple[Target, ...]:
-        """What is known, asked anew when older than this. A recorder that is just being restarted keeps its targets."""
-        now_ns = self._clock.now_ns()
-        if self._known and now_ns - self._known_ns < age_ns:
-            return self._known
-        try:
-            found = await self._recorder.targets()
-            inodes = {
-                resident.pid: await self._recorder.inode_of(resident.pid)
-                for resident in self._residents
-                if resident.pid is not None
-            }
-        except Transient:
-            if self._known and now_ns - self._known_ns < STALE_NS:
-                return self._known
-            raise
-        self._known = tuple(self._named(target, inodes) for target in found)
-        self._known_ns = now_ns
-        return self._known
+    async def _look(self, age_ns: int, *, heard_ns: int = HEARD_NS) -> View:
+        """What is known, asked anew when older than this. A recorder that is just being restarted keeps its targets.
 
-    def _named(self, target: Target, inodes: dict[int, int | None]) -> Target:
-        for resident in self._residents:
-            by_name = resident.netns and target.name == f"netns:{resident.netns}"
-            by_pid = resident.pid is not None and (
-                target.name == f"pid:{resident.pid}" or inodes.get(resident.pid) == target.inode
-            )
-            if by_name or by_pid:
-                node = resident.identity.node or self._node
-                return replace(target, identity=replace(resident.identity, node=node))
-        return replace(target, identity=replace(target.identity, node=self._node))
+        `heard_ns`: how old the runtime's list may be.
+        """
+        if self._looked_ns and self._clock.now_ns() - self._looked_ns < age_ns:
+            return self._view
+        async with self._looking:
+            now_ns = self._clock.now_ns()
+            if self._looked_ns and now_ns - self._looked_ns < age_ns:
+                return self._view  # somebody else has just looked
+            try:
+                found = await self._recorder.targets()
+                inodes = {
+                    resident.pid: await self._recorder.inode_of(resident.pid)
+                    for resident in self._household.residents
+                    if resident.pid is not None
+                }
+            except Transient:
+                if self._looked_ns and now_ns - self._looked_ns < STALE_NS:
+                    return self._view
+                raise
+            await self._sandboxes.hear(now_ns, age_ns=heard_ns)
+            began = asyncio.get_running_loop().time()
+            self._view = self._household.view(found, inodes, now_ns)
+            took_ns = round((asyncio.get_running_loop().time() - began) * 1e9)
+            self._fresh_ns = max(FRESH_NS, SHARE * took_ns)
+            self._looked_ns = now_ns
+        return self._view
 
     async def attach_residents(self) -> None:
         """Have the namespaces recorded that the static map knows only by a process of theirs."""
-        for resident in self._residents:
+        for resident in self._household.residents:
             if resident.pid is not None:
                 with suppress(NotFound):
                     await self._recorder.attach(resident.pid)
+
+    async def reconcile(self) -> int:
+        """After news from the runtime or the cluster: have everybody recorded as the policy says.
+
+        Namespaces that the recorder does not find by itself are attached by a process in them. Returns how many
+        targets were told something new. Raises `Transient` when the recorder is away.
+        """
+        view = await self._look(0, heard_ns=0)
+        if await self._attach_homeless(view):
+            view = await self._look(0)
+        if self._policy is None or not isinstance(self._recorder, Assignable):
+            return 0
+        wanted = self._household.assignments(view)
+        now_ns = self._clock.now_ns()
+        if now_ns - self._sent_ns >= RESEND_NS:
+            self._sent = {}
+            self._sent_ns = now_ns
+        changed = {key: each for key, each in wanted.items() if self._sent.get(key) != each}
+        if changed:
+            await self._recorder.record(changed)
+        self._sent = wanted
+        return len(changed)
+
+    async def _attach_homeless(self, view: View) -> bool:
+        attached = False
+        for each in view.strangers:
+            attached |= each.sandbox is not None and await self._attach(each.sandbox)
+        return attached
+
+    async def _attach(self, sandbox: Sandbox) -> bool:
+        """Record the namespace of a pod from now on, if the policy wants that."""
+        if sandbox.pid <= 0 or sandbox.gone_ns or sandbox.host_network:
+            return False
+        if self._household.wish(sandbox).mode is Mode.OFF:
+            return False
+        with suppress(NotFound, Transient):
+            await self._recorder.attach(sandbox.pid)
+            return True
+        return False
+
+    # ------------------------------------------------------------------------------------- alerts
+
+    async def resolve(self, alert: Alert) -> Resolution:
+        """Strongest evidence first; what is not known at once is looked up afresh before giving up."""
+        said = clues(alert)
+        view = await self._look(self._fresh_ns)
+        answer = await self._local(alert, said, view)
+        if answer.target is not None:
+            return answer
+        view = await self._look(RETRY_NS, heard_ns=RETRY_NS)
+        return await self._ask_around(alert, said, view)
+
+    async def resolve_late(self, alert: Alert) -> Resolution:
+        """The same with up to two seconds of patience: for alerts that `resolve` marked `later`, beside the others."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + LATE_S
+        pause = AGAIN_S
+        while True:
+            for id, _ in clues(alert).containers:
+                self._strangers.pop(id[:DIGITS], None)
+            answer = await self.resolve(alert)
+            if answer.target is not None or not answer.later or loop.time() + pause > until:
+                return answer
+            await asyncio.sleep(pause)
+            pause *= 2
+
+    async def _ask_around(self, alert: Alert, said: Clues, view: View) -> Resolution:
+        """Nobody known fits: ask the runtime, then the cluster, and take an address's holder at last."""
+        answer = await self._local(alert, said, view)
+        if answer.target is not None:
+            return answer
+        patience = _Patience()
+        foreign = self._foreign(alert, said, view)
+        later = False
+        unrecorded = _unrecorded(said, view)
+        if unrecorded is not None and unrecorded.sandbox is not None:
+            if await self._attach(unrecorded.sandbox):
+                answer = await self._local(alert, said, await self._look(0))
+                if answer.target is not None:
+                    return answer
+        elif not foreign and said.containers:
+            found, later = await self._ask_runtime(said, patience)
+            if found:
+                view = await self._look(0)
+                answer = await self._local(alert, said, view)
+                if answer.target is not None:
+                    return answer
+                later = False
+        elsewhere = await self._elsewhere(alert, said, foreign, patience)
+        if elsewhere is not None:
+            return Resolution(
+                target=None,
+                reason=f"{elsewhere.title} runs on node {elsewhere.node}, not on {self._node}",
+                hint=f"tripshark on {elsewhere.node} records it",
+                elsewhere=elsewhere,
+            )
+        held = self._by_address(alert, view)
+        if held:
+            return Resolution(target=held[0], reason=f"the alert's address {held[1]} is its own")
+        elsewhere = await self._elsewhere_by_address(alert, patience)
+        if elsewhere is not None:
+            return Resolution(
+                target=None,
+                reason=f"the alert's address belongs to {elsewhere.title} on {elsewhere.node}",
+                hint=f"tripshark on {elsewhere.node} records it",
+                elsewhere=elsewhere,
+            )
+        tried = [answer.reason] if answer.reason else []
+        if alert.connection:
+            tried.append("none of its addresses belongs to a recorded namespace")
+        return Resolution(
+            target=None,
+            reason="; ".join(tried) or "the alert names no pod, container, process or address",
+            hint="let Falco add proc.pid and fd.cip to its output (append_output), "
+            "or name the namespace under targets.static",
+            later=later,
+        )
+
+    async def _local(self, alert: Alert, said: Clues, view: View) -> Resolution:
+        """From what is known, without addresses; what did not fit is in the reason."""
+        t0_ns = alert.time_ns
+        tried: list[str] = []
+        for id, field in said.containers:
+            found = view.by_container(id, t0_ns)
+            if found:
+                return self._fits(alert, found, f"{field} is {id[:DIGITS]}")
+        if said.uid and (found := view.by_uid(said.uid, t0_ns)):
+            return self._fits(alert, found, f"the pod's uid is {said.uid}")
+        for id, _ in said.containers[:1]:
+            tried.append(f"container {id[:DIGITS]!r} is not known here")
+        if said.pod:
+            name = f"{said.namespace}/{said.pod}" if said.namespace else said.pod
+            found = view.by_pod(said.namespace, said.pod, said.uid, t0_ns)
+            if found:
+                return self._fits(alert, found, f"{said.pod_by} is {name}")
+            tried.append(f"pod {name!r} is not known here")
+        unrecorded = _unrecorded(said, view)
+        if unrecorded is not None:
+            tried = [unrecorded.reason]
+        is_ours = not self._foreign(alert, said, view)
+        if alert.pid is not None and is_ours and unrecorded is None:
+            inode = await self._inode_of(alert.pid)
+            found = view.by_inode(inode, t0_ns) if inode else None
+            if found and not (alert.container_id and found.kind is TargetKind.HOST):
+                return self._fits(alert, found, f"process {alert.pid} lives in its namespace")
+            tried.append(f"process {alert.pid} is gone or lives in an unrecorded namespace")
+        if alert.on_host and is_ours:
+            if view.host:
+                return Resolution(
+                    target=view.host, reason="the alert is about a process of the host"
+                )
+            tried.append("the host itself is not recorded (recorder.host)")
+        return Resolution(target=None, reason="; ".join(tried))
+
+    def _fits(self, alert: Alert, target: Target, reason: str) -> Resolution:
+        """A pod in the host's network comes with what narrows it: its packets have no namespace of their own."""
+        if target.kind is TargetKind.HOST and target.identity.pod:
+            narrowed = (
+                "the alert's connection narrows them"
+                if alert.connection is not None
+                else "nothing in the alert narrows them"
+            )
+            reason = f"{reason}; {target.note}; {narrowed}"
+        return Resolution(target=target, reason=reason)
+
+    async def _inode_of(self, pid: int) -> int | None:
+        try:
+            return await self._recorder.inode_of(pid)
+        except Transient:
+            return None
+
+    async def _ask_runtime(self, said: Clues, patience: _Patience) -> tuple[bool, bool]:
+        """Whether a runtime knows one of these after all; and whether one may yet."""
+        if self._runtime is None:
+            return False, False
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        ids = [
+            id for id, _ in said.containers if now - self._strangers.get(id[:DIGITS], -1e9) > 1.0
+        ]
+        busy = len(self._asked) == STRANGERS and now - self._asked[0] < 1.0
+        if not ids or busy:
+            return False, True
+        self._asked.append(now)
+        for again in (False, True):
+            if again:
+                await asyncio.sleep(min(AGAIN_S, patience.left()))
+            for id in ids:
+                sandbox = await patience.ask(self._runtime.find(id))
+                if sandbox is not None:
+                    self._sandboxes.learn(sandbox)
+                    await self._attach_unknown(sandbox)
+                    return True, False
+        if len(self._strangers) >= 1024:
+            self._strangers.clear()
+        self._strangers.update((id[:DIGITS], loop.time()) for id in ids)
+        return False, True
+
+    async def _attach_unknown(self, sandbox: Sandbox) -> None:
+        if not sandbox.inode or self._view.by_inode(sandbox.inode) is None:
+            await self._attach(sandbox)
+
+    def _by_address(self, alert: Alert, view: View) -> tuple[Target, str] | None:
+        """Last resort: one target alone holds one of the addresses; client before server."""
+        for address in _ends(alert):
+            found = view.by_address(address, alert.time_ns)
+            if found is not None:
+                return found, address
+        return None
+
+    # ------------------------------------------------------------------------------------- other nodes
+
+    def _foreign(self, alert: Alert, said: Clues, view: View) -> str:
+        """The node that sent this alert, where that is surely another one; its pids mean nothing here.
+
+        Without a node's name Falco's hostname may be that of its own pod or container.
+        """
+        if said.node:
+            return said.node if said.node != self._node else ""
+        host = alert.hostname
+        if self._cluster is None or not host or host == self._node or view.is_pod(host):
+            return ""
+        return host if self._book is not None and self._book.is_node(host) else ""
+
+    async def _elsewhere(
+        self, alert: Alert, said: Clues, foreign: str, patience: _Patience
+    ) -> Elsewhere | None:
+        """Where the pod runs that the alert names, when that is another node."""
+        if self._cluster is None:
+            return None
+        facts = self._cluster.pod_by_uid(said.uid) if said.uid else None
+        for id, _ in said.containers:
+            facts = facts or self._cluster.pod_by_container(id)
+        if facts is None and said.pod and said.namespace:
+            facts = self._cluster.pod(said.namespace, said.pod) or await patience.ask(
+                self._cluster.lookup_pod(said.namespace, said.pod)
+            )
+        if facts is not None and facts.node and not _contradicts(facts, said, alert):
+            return None if facts.node == self._node else _at(facts)
+        if foreign:
+            return Elsewhere(node=foreign, namespace=said.namespace, pod=said.pod, uid=said.uid)
+        return None
+
+    async def _elsewhere_by_address(self, alert: Alert, patience: _Patience) -> Elsewhere | None:
+        """Last resort, for an alert that names nobody."""
+        if alert.on_host or self._cluster is None:
+            return None
+        for address in _ends(alert):
+            holder = await self._holder(address, alert.time_ns, patience)
+            is_pod = holder is not None and holder.kind == HolderKind.POD
+            if holder is not None and is_pod and holder.node not in ("", self._node):
+                return _held_by(holder)
+        return None
+
+    async def _holder(self, address: str, at_ns: int, patience: _Patience) -> Holder | None:
+        """Whose address this was then, as the history knows, or is now, as the API does."""
+        holder = self._book.at(address, at_ns) if self._book is not None else None
+        if holder is None and self._cluster is not None and ip_address(address).is_private:
+            holder = await patience.ask(self._cluster.owner_of_address(address))
+        return holder
+
+    # ------------------------------------------------------------------------------------- neighbours
+
+    async def peer_of(self, alert: Alert, target: Target) -> PeerEnd | None:
+        """The other end of the alert's connection, where it is a pod that somebody records.
+
+        Behind a service's address there may be many: then the first of `peers_of`.
+        """
+        return next(iter(await self.peers_of(alert, target)), None)
+
+    async def peers_of(self, alert: Alert, target: Target) -> tuple[PeerEnd, ...]:
+        """All pods that may be the other end: one, or those behind a service's address, recorded here first."""
+        address = self._other_end(alert, target)
+        if not address:
+            return ()
+        try:
+            view = await self._look(self._fresh_ns)
+        except Transient:
+            return ()
+        patience = _Patience()
+        direct = await self._end_at(address, alert, target, view, patience)
+        if direct is not None:
+            return (direct,)
+        if self._cluster is None:
+            return ()
+        services = self._cluster.services_at(address)
+        if not services:
+            return ()
+        via = f"{services[0].namespace}/svc/{services[0].name}"
+        behind = await patience.ask(self._cluster.backends_of(address)) or ()
+        ends = []
+        for each in sorted(set(behind))[:MAX_ENDS]:
+            end = await self._end_at(each, alert, target, view, patience, via=via)
+            if end is not None:
+                ends.append(end)
+        return tuple(sorted(ends, key=lambda end: end.target is None))
+
+    def _other_end(self, alert: Alert, target: Target) -> str:
+        """The address of the connection that is not the target's own; the server's where neither is."""
+        connection = alert.connection
+        if connection is None or connection.listening:
+            return ""
+        own = {plain(each) for each in target.addresses}
+        ends = [each for each in _ends(alert) if each not in own]
+        server = str(connection.server.address)
+        return server if server in ends else (ends[0] if ends else "")
+
+    async def _end_at(
+        self,
+        address: str,
+        alert: Alert,
+        target: Target,
+        view: View,
+        patience: _Patience,
+        *,
+        via: str = "",
+    ) -> PeerEnd | None:
+        found = view.by_address(address, alert.time_ns)
+        if found is not None:
+            if found.key == target.key or found.kind is TargetKind.HOST:
+                return None
+            return PeerEnd(address=address, target=found, via=via, reason=f"{address} is its own")
+        holder = await self._holder(address, alert.time_ns, patience)
+        if holder is None or holder.kind != HolderKind.POD or holder.guest:
+            return None
+        here = view.by_uid(holder.uid, alert.time_ns) if holder.uid else None
+        if here is None and holder.node == self._node:
+            namespace, _, pod = holder.name.partition("/")
+            here = view.by_pod(namespace, pod, holder.uid, alert.time_ns)
+        if here is not None:
+            is_other = here.key != target.key and here.kind is not TargetKind.HOST
+            reason = f"{address} was {holder.name}'s"
+            return (
+                PeerEnd(address=address, target=here, via=via, reason=reason) if is_other else None
+            )
+        if not holder.node or holder.node == self._node:
+            return None
+        return PeerEnd(
+            address=address,
+            elsewhere=_held_by(holder),
+            via=via,
+            reason=f"{address} is {holder.name}'s on {holder.node}",
+        )
+
+    async def widen_addresses(self, alert: Alert) -> tuple[str, ...]:
+        """Addresses that stand for the alert's peer as well: those behind a service's address, and it for them.
+
+        More than a filter can take in are none: its ladder then widens by itself.
+        """
+        if self._cluster is None or alert.connection is None:
+            return ()
+        patience = _Patience()
+        found: dict[str, None] = {}
+        for address in reversed(_ends(alert)):
+            if self._cluster.services_at(address):
+                behind = await patience.ask(self._cluster.backends_of(address)) or ()
+                found.update(dict.fromkeys(filter(None, map(plain, behind))))
+        for address in _ends(alert):
+            found.pop(address, None)
+        return tuple(sorted(found)) if len(found) <= MAX_ALSO else ()
+
+    async def workload_of(self, target: Target) -> Members:
+        """Every pod of the workload that this one belongs to, itself among them."""
+        kind, slash, name = target.identity.owner.partition("/")
+        if not slash:
+            return Members(
+                targets=(target,), reason=f"{target.title} belongs to no workload that is known"
+            )
+        found = await self.expand(kind, target.identity.namespace, name)
+        if target.key in {each.key for each in found.targets}:
+            return found
+        return Members(
+            targets=(target, *found.targets), elsewhere=found.elsewhere, reason=found.reason
+        )
+
+    async def expand(self, kind: str, namespace: str, name: str) -> Members:
+        """The pods of a `Deployment`, `StatefulSet`, … or of a `Service`; what a `Node` records.
+
+        Those recorded here come with their tombstones, living ones first. The API tells of other nodes; when it
+        is away what is known here is all, and the reason says so. Raises `Transient` when the recorder is away.
+        """
+        view = await self._look(self._fresh_ns)
+        if kind.lower() == "node":
+            return self._of_node(view, name)
+        facts: tuple[PodFacts, ...] = ()
+        away = "no cluster is asked"
+        if self._cluster is not None:
+            try:
+                async with asyncio.timeout(LATE_S):
+                    facts = await self._cluster.pods_of(kind, namespace, name)
+                away = ""
+            except (TripsharkError, TimeoutError) as problem:
+                away = f"the API server could not be asked: {str(problem) or 'no answer in time'}"
+        uids = {each.uid for each in facts}
+        owner = f"{kind}/{name}".lower()
+        here = {
+            target.key: target
+            for target in view.targets
+            if target.identity.uid in uids
+            or (target.identity.namespace == namespace and target.identity.owner.lower() == owner)
+        }
+        elsewhere = tuple(_at(each) for each in facts if each.node and each.node != self._node)
+        targets = tuple(
+            sorted(here.values(), key=lambda each: (not each.alive, each.title, each.since_ns))
+        )
+        many = len(targets) + len(elsewhere)
+        reason = f"{kind} {namespace}/{name} has {many} pod{'' if many == 1 else 's'}"
+        if away:
+            reason += f" here; {away}"
+        return Members(targets=targets, elsewhere=elsewhere, reason=reason)
+
+    def _of_node(self, view: View, name: str) -> Members:
+        """The host's own rings see what its pods exchange with others; without them each pod's."""
+        if name != self._node:
+            return Members(elsewhere=(Elsewhere(node=name),), reason=f"{name} is another node")
+        if view.host is not None:
+            return Members(targets=(view.host,), reason=f"{name} is this node")
+        return Members(
+            targets=tuple(each for each in view.targets if each.alive),
+            reason=f"{name} is this node; its own network is not recorded (recorder.host), all its pods' are",
+        )
+
+    # ------------------------------------------------------------------------------------- people
+
+    async def find(self, name: str) -> Resolution:
+        """A target as people write it: `ns/pod`, `ns/deployment/name`, `ns/service/name`, `netns:NAME`, `host`,
+        `node:NAME`, `pid:N`, `container:ID`.
+
+        A process in a namespace that is not recorded yet is recorded from now on.
+        """
+        view = await self._look(0)
+        found = view.by_name(name)
+        if found is None and (pid := _pid_of(name)):
+            return await self._of_process(pid)
+        if found is None and name.startswith("container:"):
+            found = await self._of_container(name.removeprefix("container:"), view)
+        if found:
+            return Resolution(target=found, reason=f"{name} was asked for")
+        if (members := await self._members(name)) is not None:
+            first = members.targets[0] if members.targets else None
+            far = members.elsewhere[0] if members.elsewhere and first is None else None
+            if first or far:
+                return Resolution(target=first, reason=members.reason, elsewhere=far)
+        elif (elsewhere := await self._named_elsewhere(name)) is not None:
+            return Resolution(
+                target=None,
+                reason=f"{elsewhere.title} runs on node {elsewhere.node}",
+                hint=f"tripshark on {elsewhere.node} records it",
+                elsewhere=elsewhere,
+            )
+        near = ", ".join(sorted(t.title for t in view.targets)[:8]) or "nothing"
+        why = view.unrecorded(name, name.removeprefix("container:")[:DIGITS])
+        return Resolution(
+            target=None,
+            reason=why.reason if why else f"no target is called {name!r}",
+            hint=f"recorded are: {near}",
+        )
+
+    async def _of_container(self, id: str, view: View) -> Target | None:
+        found = view.by_container(id)
+        if found is None and len(id) >= DIGITS and id.isalnum():
+            asked = Clues(containers=((id, "container"),))
+            if (await self._ask_runtime(asked, _Patience()))[0]:
+                found = (await self._look(0)).by_container(id)
+        return found
+
+    async def _members(self, name: str) -> Members | None:
+        """`ns/deployment/name`, `ns/service/name`, `node:NAME`; None when it is written like none of these."""
+        if name.startswith("node:"):
+            return await self.expand("Node", "", name.removeprefix("node:"))
+        parts = name.split("/")
+        if len(parts) != 3 or not all(parts):
+            return None
+        kind = _KINDS.get(parts[1].lower(), parts[1])
+        return await self.expand(kind, parts[0], parts[2])
+
+    async def _named_elsewhere(self, name: str) -> Elsewhere | None:
+        namespace, slash, pod = name.partition("/")
+        if self._cluster is None or not slash or not pod or "/" in pod:
+            return None
+        facts = await _Patience(LATE_S).ask(self._cluster.lookup_pod(namespace, pod))
+        is_far = facts is not None and facts.node and facts.node != self._node
+        return _at(facts) if facts is not None and is_far else None
 
     async def _of_process(self, pid: int) -> Resolution:
         """The target of a process's namespace, recorded from now on if it was not."""
@@ -104,105 +624,78 @@ class LocalTargets:
                 reason=problem.message,
                 hint=problem.hint or "pid:N is a process as this machine numbers it",
             )
-        found = _best(await self._all(0), lambda t: t.key == key)
+        found = (await self._look(0)).by_name(key)
         return Resolution(target=found, reason=f"process {pid} lives in its namespace")
 
-    async def resolve(self, alert: Alert) -> Resolution:
-        """Strongest evidence first; what is not known at once is looked up afresh before giving up."""
-        answer = await self._resolve(alert, await self._all(FRESH_NS))
-        if answer.target is None:
-            answer = await self._resolve(alert, await self._all(RETRY_NS))
-        return answer
 
-    async def _resolve(self, alert: Alert, known: Sequence[Target]) -> Resolution:
-        tried: list[str] = []
-        if alert.container_id:
-            wanted = alert.container_id
-            found = _best(
-                known,
-                lambda t: any(_same_container(each, wanted) for each in t.identity.containers),
-                alert.time_ns,
-            )
-            if found:
-                return Resolution(target=found, reason=f"container.id is {wanted[:12]}")
-            tried.append(f"container {wanted[:12]!r} is not known here")
-        if alert.pod and alert.namespace:
-            name = f"{alert.namespace}/{alert.pod}"
-            found = _best(
-                known,
-                lambda t: t.identity.namespace == alert.namespace and t.identity.pod == alert.pod,
-                alert.time_ns,
-            )
-            if found:
-                return Resolution(target=found, reason=f"k8s.pod.name is {name}")
-            tried.append(f"pod {name!r} is not known here")
-        if alert.pid is not None:
-            inode = await self._inode_of(alert.pid)
-            found = _best(known, lambda t: t.inode == inode, alert.time_ns) if inode else None
-            if found and not (alert.container_id and found.kind is TargetKind.HOST):
-                return Resolution(
-                    target=found, reason=f"process {alert.pid} lives in its namespace"
-                )
-            tried.append(f"process {alert.pid} is gone or lives in an unrecorded namespace")
-        if alert.on_host:
-            found = _best(known, lambda t: t.kind is TargetKind.HOST)
-            if found:
-                return Resolution(target=found, reason="the alert is about a process of the host")
-            tried.append("the host itself is not recorded (recorder.host)")
-        held = self._by_address(alert, known)
-        if held:
-            return Resolution(target=held[0], reason=f"the alert's address {held[1]} is its own")
-        if alert.connection:
-            tried.append("none of its addresses belongs to a recorded namespace")
-        return Resolution(
-            target=None,
-            reason="; ".join(tried) or "the alert names no pod, container, process or address",
-            hint="let Falco add proc.pid and fd.cip to its output (append_output), "
-            "or name the namespace under targets.static",
-        )
+class _Patience:
+    """How long others are waited for, in all; what they do not answer in time is not known."""
 
-    async def _inode_of(self, pid: int) -> int | None:
+    def __init__(self, seconds: float = PATIENCE_S) -> None:
+        self._until = asyncio.get_running_loop().time() + seconds
+
+    def left(self) -> float:
+        return max(0.0, self._until - asyncio.get_running_loop().time())
+
+    async def ask(self, question: Awaitable[T]) -> T | None:
         try:
-            return await self._recorder.inode_of(pid)
-        except Transient:
+            async with asyncio.timeout_at(self._until):
+                return await question
+        except (TripsharkError, TimeoutError):
             return None
 
-    def _by_address(self, alert: Alert, known: Sequence[Target]) -> tuple[Target, str] | None:
-        """Last resort: one target alone holds one of the addresses; client before server."""
-        if alert.connection is None:
-            return None
-        for endpoint in (alert.connection.client, alert.connection.server):
-            address = endpoint.address
-            if address is None or address.is_loopback or address.is_unspecified:
-                continue
-            holders = [t for t in known if str(address) in t.addresses]
-            then = [t for t in holders if _was_there(t, alert.time_ns)]
-            likely = then or [t for t in holders if t.alive] or holders
-            if len({target.key for target in likely}) == 1:
-                return likely[0], str(address)
-        return None
 
-    async def find(self, name: str) -> Resolution:
-        """A target as people write it: `ns/pod`, `netns:NAME`, `host`, `pid:N`, `container:ID`.
+_KINDS = {
+    "deployment": "Deployment",
+    "deploy": "Deployment",
+    "statefulset": "StatefulSet",
+    "sts": "StatefulSet",
+    "daemonset": "DaemonSet",
+    "ds": "DaemonSet",
+    "replicaset": "ReplicaSet",
+    "rs": "ReplicaSet",
+    "job": "Job",
+    "cronjob": "CronJob",
+    "cj": "CronJob",
+    "service": "Service",
+    "svc": "Service",
+}
 
-        A process in a namespace that is not recorded yet is recorded from now on.
-        """
-        known = await self._all(0)
-        found = _best(known, lambda t: name in (t.name, t.key, t.identity.name))
-        if found is None and (pid := _pid_of(name)):
-            return await self._of_process(pid)
-        if found is None and name.startswith("container:"):
-            wanted = name.removeprefix("container:")
-            found = _best(
-                known,
-                lambda t: any(_same_container(each, wanted) for each in t.identity.containers),
-            )
-        if found:
-            return Resolution(target=found, reason=f"{name} was asked for")
-        near = ", ".join(sorted(t.title for t in known)[:8]) or "nothing"
-        return Resolution(
-            target=None, reason=f"no target is called {name!r}", hint=f"recorded are: {near}"
-        )
+
+def _ends(alert: Alert) -> tuple[str, ...]:
+    """The connection's addresses that can be somebody's; client before server."""
+    if alert.connection is None:
+        return ()
+    found = (alert.connection.client.address, alert.connection.server.address)
+    return tuple(
+        str(each)
+        for each in found
+        if each is not None and not each.is_loopback and not each.is_unspecified
+    )
+
+
+def _unrecorded(said: Clues, view: View) -> Unrecorded | None:
+    return view.unrecorded(
+        *(id[:DIGITS] for id, _ in said.containers),
+        said.uid,
+        f"{said.namespace}/{said.pod}" if said.pod and not said.uid else "",
+    )
+
+
+def _contradicts(facts: PodFacts, said: Clues, alert: Alert) -> bool:
+    """A pod of that name, but not the one meant: another uid, or born after the event."""
+    if said.uid and facts.uid and said.uid != facts.uid:
+        return True
+    return not said.uid and facts.created_ns > alert.time_ns + 2_000_000_000
+
+
+def _at(facts: PodFacts) -> Elsewhere:
+    return Elsewhere(node=facts.node, namespace=facts.namespace, pod=facts.name, uid=facts.uid)
+
+
+def _held_by(holder: Holder) -> Elsewhere:
+    namespace, _, pod = holder.name.partition("/")
+    return Elsewhere(node=holder.node, namespace=namespace, pod=pod, uid=holder.uid)
 
 
 def _pid_of(name: str) -> int | None:
@@ -210,33 +703,3 @@ def _pid_of(name: str) -> int | None:
     number = name.removeprefix("pid:")
     is_pid = number != name and number.isascii() and number.isdigit() and len(number) <= 10
     return int(number) if is_pid else None
-
-
-def _best(
-    known: Iterable[Target], fits: Callable[[Target], bool], t0_ns: int = 0
-) -> Target | None:
-    """Who was there at T0; else the living one, else the one that died last.
-
-    A name or an address that was used again belongs to whoever held it when the event happened.
-    """
-    return max(
-        (target for target in known if fits(target)),
-        key=lambda target: (
-            _was_there(target, t0_ns),
-            target.alive,
-            target.gone_ns,
-            target.since_ns,
-        ),
-        default=None,
-    )
-
-
-def _was_there(target: Target, t0_ns: int) -> bool:
-    return target.since_ns - SLACK_NS <= t0_ns and (
-        target.alive or target.gone_ns + SLACK_NS >= t0_ns
-    )
-
-
-def _same_container(known: str, asked: str) -> bool:
-    """Falco prints 12 hex digits of an id that a runtime knows in full."""
-    return len(asked) >= 12 and (known.startswith(asked) or asked.startswith(known))
