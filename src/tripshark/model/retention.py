@@ -19,6 +19,7 @@ class Kept:
     sealed_ns: int
     bytes: int
     held: bool = False  # a legal hold: retention never touches it
+    unsent: bool = False  # it should lie in the object store, and does not yet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,7 @@ class Removal:
     incident: IncidentId
     bytes: int
     why: str  # goes into the custody's last entry
+    unsent: bool = False  # the only copy goes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,23 +46,27 @@ def overdue(
 ) -> tuple[Removal, ...]:
     """What must go now, oldest first: all that is too old, then as much as brings the rest within the budget.
 
-    `other_bytes` counts against the budget and cannot be removed (drafts of running captures). Held evidence
+    What is not in the object store yet goes last, for want of space alone, never for its age. `other_bytes` counts against the budget and cannot be removed (drafts of running captures). Held evidence
     counts too and never goes, so the budget can stay exceeded: `room` then refuses new captures.
     """
-    oldest_first = sorted(kept, key=lambda each: (each.sealed_ns, each.incident))
+    oldest_first = sorted(kept, key=lambda each: (each.unsent, each.sealed_ns, each.incident))
     excess = sum(each.bytes for each in oldest_first) + other_bytes - budget.max_bytes
     removals = []
     for each in oldest_first:
         if each.held:
             continue
         age_ns = now_ns - each.sealed_ns
-        if budget.max_age_ns and age_ns > budget.max_age_ns:
+        if budget.max_age_ns and age_ns > budget.max_age_ns and not each.unsent:
             why = f"older than {_days(budget.max_age_ns)}"
         elif budget.max_bytes and excess > 0:
             why = f"the oldest, and all evidence together exceeds {_size(budget.max_bytes)}"
         else:
             continue
-        removals.append(Removal(incident=each.incident, bytes=each.bytes, why=why))
+        if each.unsent:
+            why += "; it was never sent to the object store, which was away too long"
+        removals.append(
+            Removal(incident=each.incident, bytes=each.bytes, why=why, unsent=each.unsent)
+        )
         excess -= each.bytes
     return tuple(removals)
 

@@ -45,6 +45,14 @@ def first_line(*, manifest_sha256: str, time_ns: int, who: str) -> bytes:
     return _line(1, "", time_ns, "sealed", who, {"manifest_sha256": manifest_sha256})
 
 
+def next_line(
+    last: bytes, *, time_ns: int, what: str, who: str, details: Mapping[str, Json]
+) -> bytes:
+    """The line that follows `last`. Raises `NotVerified` when `last` does not hold."""
+    before = _parse(last.rstrip(b"\n"), 0)
+    return _line(before.n + 1, before.hash, time_ns, what, who, details)
+
+
 def read(data: bytes) -> tuple[Deed, ...]:
     """Every line of an unbroken chain. Raises `NotVerified`, naming the first line that does not hold."""
     deeds: list[Deed] = []

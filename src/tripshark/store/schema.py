@@ -128,6 +128,7 @@ sent = Table(  # what of an incident lies in the object store
     ),  # of the file; "" once everything sealed is there
     Column("sha256", String(64), nullable=False),
     Column("bytes", BigInteger, nullable=False),
+    Column("changed_ns", BigInteger, nullable=False),  # the file's own time when it was sent
     Column("sent_ns", BigInteger, nullable=False),
     Column("place", Text, nullable=False),  # the folder in the store
 )

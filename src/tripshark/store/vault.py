@@ -23,7 +23,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -58,6 +58,16 @@ _SEAL, _BEGIN, _REMOVE = ".seal-", ".begin-", ".remove-"
 _DAY = re.compile(r"\d{4}|\d{2}", re.ASCII)
 _TOMBSTONE = ".removed.jsonl"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lying:
+    """One sealed folder as it lies there."""
+
+    incident: IncidentId
+    folder: Path
+    day: str  # "2026/11/23"
+    changed: tuple[int, int, int]  # differs after a companion was written or custody went on
 
 
 class FolderVault:
@@ -185,6 +195,38 @@ class FolderVault:
     def kept(self) -> list[Kept]:
         """Everything sealed, as retention wants to know it, in no order."""
         return [kept for _, kept in self._inventory()]
+
+    def lying(self) -> list[Lying]:
+        """Every sealed folder, oldest day first, and whether anything in it changed since the last look."""
+        found = []
+        for day in reversed(list(self._days())):
+            try:
+                with os.scandir(day) as entries:
+                    folders = sorted(
+                        each.path for each in entries if each.is_dir(follow_symlinks=False)
+                    )
+            except OSError:
+                continue
+            for folder in map(Path, folders):
+                with contextlib.suppress(
+                    OSError, BadInput
+                ):  # vanished meanwhile, or nothing of ours
+                    custody_at = (folder / custody.NAME).stat()
+                    if not (folder / MANIFEST).is_file():
+                        continue
+                    found.append(
+                        Lying(
+                            incident=incident_id(folder.name),
+                            folder=folder,
+                            day=day.relative_to(self._evidence).as_posix(),
+                            changed=(
+                                folder.stat().st_mtime_ns,
+                                custody_at.st_mtime_ns,
+                                custody_at.st_size,
+                            ),
+                        )
+                    )
+        return found
 
     def used_bytes(self) -> int:
         """Bytes of all evidence, drafts included."""

@@ -27,6 +27,7 @@ def upgrade() -> None:
         sa.Column("name", sa.String(100), primary_key=True),
         sa.Column("sha256", sa.String(64), nullable=False),
         sa.Column("bytes", sa.BigInteger, nullable=False),
+        sa.Column("changed_ns", sa.BigInteger, nullable=False),
         sa.Column("sent_ns", sa.BigInteger, nullable=False),
         sa.Column("place", sa.Text, nullable=False),
     )
