@@ -252,7 +252,7 @@ def try_out(program: int, packet: bytes, *, repeat: int = 1) -> tuple[int, float
 
     The kernel takes away an Ethernet header before a socket filter is run: we put one in front. Raises `Refused`.
     """
-    framed = b"\0" * 12 + b"\x08\x00" + packet
+    framed = bytes(12) + b"\x88\xb5" + packet  # a type that the kernel has no opinion of
     data = ctypes.create_string_buffer(framed, len(framed))
     room = ctypes.create_string_buffer(len(framed) + 256)
     given = struct.pack(
