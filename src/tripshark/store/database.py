@@ -99,7 +99,8 @@ class Database:
 
     async def close(self) -> None:
         """Close the connection after what is under way. Calling twice is harmless."""
-        self._thread.submit(self._engine.dispose)
+        with contextlib.suppress(RuntimeError):  # closed already
+            self._thread.submit(self._engine.dispose)
         await asyncio.to_thread(self._thread.shutdown)
 
     async def _run(self, work: Callable[[Connection], T], *, writing: bool) -> T:
