@@ -637,3 +637,16 @@ def test_what_tshark_writes_is_read(path: Path, tmp_path: Path) -> None:
     _same(file.packets, packets)
     assert {each.linktype for each in file.interfaces} == {linktype}
     assert file.truncated_at is None
+
+
+def test_comments_on_all_packets_cost_no_more_than_one() -> None:
+    """Few different ones on many packets are written together; those on packets that are not there are passed over."""
+    many = make_packets([bytes([n % 251]) * (60 + n % 7) for n in range(5000)])
+    said = {n: ["even" if n % 2 else "odd ones too"] for n in range(0, 6000, 3)} | {-1: ["no"]}
+    raw = pcapng.Section().block() + pcapng.Interface(name="a", linktype=1).block()
+    file = pcapng.read(raw + bytes(pcapng.packets(many, comments=said)))
+    assert file.comments == {n: tuple(text) for n, text in said.items() if 0 <= n < 5000}
+    assert [file.packets.bytes_of(n) for n in (0, 1, 4999)] == [
+        many.bytes_of(n) for n in (0, 1, 4999)
+    ]
+    assert bytes(pcapng.packets(Packets.empty(), comments={0: ["x"]})) == b""

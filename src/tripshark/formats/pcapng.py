@@ -54,19 +54,13 @@ def packets(
     index. With `ids` each carries seq << 20 | pos as its id, so that reading back tells which it was.
     """
     interfaces = packets.source if interface_of is None else interface_of
-    marked = sorted(index for index in comments or {} if 0 <= index < len(packets))
-    if not marked or comments is None:
-        return _blocks(packets, interfaces, b"", ids=ids).data
-    parts: list[bytes | memoryview] = []
-    done = 0
-    for index in marked:
-        options = b"".join(blocks.text(blocks.COMMENT, comment) for comment in comments[index])
-        for some, extra in ((slice(done, index), b""), (slice(index, index + 1), options)):
-            parts.append(_blocks(packets.take(some), interfaces[some], extra, ids=ids).data)
-        done = index + 1
-    rest = slice(done, len(packets))
-    parts.append(_blocks(packets.take(rest), interfaces[rest], b"", ids=ids).data)
-    return b"".join(parts)
+    extras = {b"": 0}  # options → which they are; few differ, however many packets have them
+    which = np.zeros(len(packets), np.intp)
+    for index, texts in (comments or {}).items():
+        if 0 <= index < len(packets):
+            options = b"".join(blocks.text(blocks.COMMENT, text) for text in texts)
+            which[index] = extras.setdefault(options, len(extras))
+    return _blocks(packets, interfaces, tuple(extras), which, ids=ids).data
 
 
 def write(
@@ -129,13 +123,26 @@ def _chunks(caplen: NDArray[np.uint32], first: int) -> Iterator[slice]:
 
 
 def _blocks(
-    packets: Packets, interfaces: NDArray[np.integer], extra: bytes, *, ids: bool
+    packets: Packets,
+    interfaces: NDArray[np.integer],
+    extras: Sequence[bytes],
+    which: NDArray[np.intp],
+    *,
+    ids: bool,
 ) -> NDArray[np.uint8]:
-    """Enhanced packet blocks, all with the same options: `extra`, then direction and id."""
+    """Enhanced packet blocks. Each has the options `extras[which]`, then direction and id."""
     count = len(packets)
     caplen = packets.caplen.astype(np.int64)
-    tails = _tails(packets, extra, ids=ids)
-    tail = tails.shape[1]
+    order = np.argsort(which, kind="stable")
+    alike = [
+        rows
+        for rows in np.split(order, np.cumsum(np.bincount(which, minlength=len(extras)))[:-1])
+        if len(rows)
+    ]
+    tails = [_tails(packets.take(rows), extras[which[rows[0]]], ids=ids) for rows in alike]
+    tail = np.zeros(count, np.int64)
+    for rows, some in zip(alike, tails, strict=True):
+        tail[rows] = some.shape[1]
     lengths = _HEAD + (caplen + 3 & ~3) + tail
     ends = np.cumsum(lengths)
     at = ends - lengths
@@ -147,13 +154,15 @@ def _blocks(
     heads[:, 4] = packets.time_ns & 0xFFFF_FFFF
     heads[:, 5] = packets.caplen
     heads[:, 6] = packets.length
-    tails[:, -4:] = heads[:, 1:2].copy().view(np.uint8)
     out = np.empty(int(lengths.sum()), np.uint8)
     if count:
         windows(out, 4)[ends - tail - 4] = np.zeros(1, "V4")  # padding; the rest is overwritten
         windows(out, _HEAD)[at] = heads.view(f"V{_HEAD}")[:, 0]
         copy_spans(packets.data, packets.start, caplen, out, at + _HEAD)
-        windows(out, tail)[ends - tail] = tails.view(f"V{tail}")[:, 0]
+    for rows, some in zip(alike, tails, strict=True):
+        size = some.shape[1]
+        some[:, -4:] = heads[rows, 1:2].copy().view(np.uint8)
+        windows(out, size)[ends[rows] - size] = some.view(f"V{size}")[:, 0]
     return out
 
 
