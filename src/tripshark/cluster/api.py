@@ -10,8 +10,8 @@ import asyncio
 import math
 import random
 import socket
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -185,6 +185,10 @@ class KubeApi:
         """One object, or whatever else the path answers with as one JSON object."""
         return await self._once("GET", path, params=params)
 
+    async def raw(self, path: str, *, params: Params | None = None) -> bytes:
+        """The same as it came, for whoever has a decoder of its own."""
+        return await self._bytes("GET", path, params=params)
+
     async def create(
         self, path: str, body: Mapping[str, Any], *, params: Params | None = None
     ) -> Object:
@@ -242,15 +246,16 @@ class KubeApi:
 
     async def list(
         self, path: str, *, params: Params | None = None, page: int = PAGE
-    ) -> AsyncIterator[Object]:
+    ) -> AsyncGenerator[Object, None]:
         """Every object of a collection, page by page; only one page is ever held."""
-        async for each in self.pages(path, params=params, page=page):
-            for item in each.items:
-                yield _object(item, path)
+        async with aclosing(self.pages(path, params=params, page=page)) as pages:
+            async for each in pages:
+                for item in each.items:
+                    yield _object(item, path)
 
     async def pages(
         self, path: str, *, params: Params | None = None, page: int = PAGE, repeat: bool = True
-    ) -> AsyncIterator[Page]:
+    ) -> AsyncGenerator[Page, None]:
         """The same as JSON bytes. `page=0` asks for all at once. Raises `Gone` when it took so long that the list is stale."""
         params = dict(params or {})
         if page:
@@ -267,9 +272,17 @@ class KubeApi:
             params.pop("resourceVersionMatch", None)
 
     async def watch(
-        self, path: str, version: str, *, params: Params | None = None, seconds: float = 300.0
-    ) -> AsyncIterator[WatchEvent]:
+        self,
+        path: str,
+        version: str,
+        *,
+        params: Params | None = None,
+        seconds: float = 300.0,
+        on_open: Callable[[], None] | None = None,
+    ) -> AsyncGenerator[WatchEvent, None]:
         """Changes after `version`, until the server ends it (about `seconds`). Bookmarks are asked for.
+
+        `on_open` is called when the server has agreed, which may be long before there is anything to tell.
 
         Raises `Gone` when the version is too old, `Transient` when the connection breaks or what comes is no event.
         Close the iterator (`contextlib.aclosing`) when leaving it early.
@@ -285,6 +298,8 @@ class KubeApi:
         async with self._stream("GET", path, params=params, wait=wait) as response:
             if response.status_code != 200:
                 raise await self._problem(response, Asked.of("GET", path, params))
+            if on_open is not None:
+                on_open()
             async for line in _lines(response, path):
                 event = _decoded(line, _EVENT, path)
                 if event.type == "ERROR":

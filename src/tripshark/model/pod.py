@@ -72,6 +72,7 @@ class PodFacts:
     images: tuple[str, ...] = ()  # "NAME@sha256:…" where the digest is known
     containers: tuple[str, ...] = ()  # full ids
     created_ns: int = 0
+    started_ns: int = 0  # its node took it on: whatever address it has, it has since then or later
     finished: bool = False  # Succeeded or Failed: its address may belong to another by now
 
 
@@ -85,6 +86,7 @@ class ServiceFacts:
     addresses: tuple[str, ...] = ()  # ClusterIPs, external and load balancer addresses
     selector: Mapping[str, str] = field(default_factory=dict)
     backends: tuple[str, ...] = ()  # addresses of its EndpointSlices
+    created_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,3 +96,4 @@ class NodeFacts:
     name: str
     uid: str = ""
     addresses: tuple[str, ...] = ()
+    created_ns: int = 0
