@@ -25,6 +25,7 @@ from tests.recorder.conftest import (
 from tests.recorder.test_recording import frozen_with
 from tripshark.errors import NotFound, Transient
 from tripshark.formats.wire import Frozen
+from tripshark.model.target import Target
 from tripshark.recorder.client import RecorderClient
 
 pytestmark = pytest.mark.root
@@ -147,30 +148,37 @@ async def test_sigterm_ends_cleanly(start: Start, nets: Nets) -> None:
 
 
 async def test_memory_is_shared_and_bounded(start: Start, nets: Nets) -> None:
-    """Rings never take more than `total`; who gets nothing is listed with the reason, and gets it when it is free."""
+    """Rings never take more than `total`: those who come last get headers only or nothing, say so, and get it later."""
     names = [nets.add(f"n{each}") for each in range(4)]
-    process = start(per_target=2 << 20, total=2 << 20)
+    total = 1 << 20
+    process = start(per_target=1 << 20, total=total)
     late = [nets.add(f"late{each}") for each in range(2)]
     async with connected(process) as client:
 
-        async def all_seen() -> bool:
-            return len(await client.targets()) == 6
+        async def listed() -> dict[str, Target] | None:
+            found = {each.name: each for each in await client.targets() if each.alive}
+            return found if len(found) == 6 else None
 
-        await until_async(all_seen)
-        found = {each.name: each for each in await client.targets()}
-        assert sum(ring.bytes for each in found.values() for ring in each.rings) <= 2 << 20
-        assert all(found[f"netns:{each}"].note == "over budget" for each in late)
+        found = await until_async(listed)
+        assert found is not None
+        assert sum(ring.bytes for each in found.values() for ring in each.rings) <= total
+        notes = [found[f"netns:{each}"].note for each in [*names, *late]]
+        assert notes == ["headers only, for lack of memory"] * 4 + ["over budget"] * 2
         assert all(found[f"netns:{each}"].rings == () for each in late)
-        assert (await client.stats())["ring_bytes"] <= 2 << 20  # type: ignore[operator]
-        nets.delete(names[0])
+        stats = await client.stats()
+        assert int(str(stats["ring_bytes"])) <= total == stats["ring_limit"]
+        assert (stats["reduced"], stats["over_budget"]) == (4, 2)
+        for each in names[:3]:
+            nets.delete(each)
 
-        async def one_more() -> bool:
-            return any(
-                each.name == f"netns:{late[0]}" and each.note != "over budget"
-                for each in await client.targets()
+        async def recorded() -> bool:
+            left = {each.name: each for each in await client.targets() if each.alive}
+            return all(
+                left[f"netns:{each}"].note != "over budget" and left[f"netns:{each}"].rings
+                for each in [names[3], *late]
             )
 
-        await until_async(one_more)
+        await until_async(recorded)
 
 
 async def test_tombstones_expire_by_budget_oldest_first(start: Start, nets: Nets) -> None:

@@ -7,7 +7,7 @@ import asyncio
 import mmap
 import os
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -24,9 +24,14 @@ from tripshark.formats.wire import (
     next_seq,
     pack,
 )
+from tripshark.model.recording import Recording
 from tripshark.model.target import Target, TargetKey
 
 _FDS = 253  # the kernel's SCM_MAX_FD
+_ASSIGNED, _REASON = (
+    50,
+    160,
+)  # targets in a request, characters of each reason: it must fit into one packet
 _ERRORS: dict[str, type[TripsharkError]] = {
     each.code: each for each in (BadInput, Denied, NotFound, Permanent, Transient)
 }
@@ -171,6 +176,23 @@ class RecorderClient:
         """Record the namespace of a process until it ends; the key of the target it already is, if it is one."""
         answer = await self._call("attach", pid=pid)
         return TargetKey(field(answer.message, "key", str))
+
+    async def record(self, assign: Mapping[TargetKey, Recording]) -> None:
+        """From now on record these so, also after a restart of the recorder. Keys that are gone are skipped.
+
+        `off` closes a target's rings and forgets its history; `headers` cuts the payloads out of it.
+        """
+        keys = list(assign)
+        for n in range(0, len(keys), _ASSIGNED):
+            told = {
+                key: {
+                    "mode": assign[key].mode.value,
+                    "weight": assign[key].weight,
+                    "reason": assign[key].reason[:_REASON],
+                }
+                for key in keys[n : n + _ASSIGNED]
+            }
+            await self._call("record", assign=told)
 
     async def stats(self) -> dict[str, object]:
         """Memory, wake-ups, losses of the recorder as a whole (see `programs.recorder`)."""

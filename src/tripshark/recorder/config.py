@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 
 from tripshark.errors import BadInput
+from tripshark.model.recording import Mode
 
 MIB = 1 << 20
 
@@ -30,7 +31,8 @@ class RecorderConfig:
     include: tuple[str, ...] = ("*",)  # namespaces by name, globs
     exclude: tuple[str, ...] = ()
     host: bool = True  # record the host's own namespace as target `host`
-    netns_dir: str = "/run/netns"
+    netns_dirs: tuple[str, ...] = ("/run/netns", "/run/docker/netns")  # each may not exist yet
+    mode: str = "full"  # off, headers or full: of namespaces of which nothing is known yet
 
     def __post_init__(self) -> None:
         problems = [
@@ -40,6 +42,11 @@ class RecorderConfig:
         ]
         if not 0 <= self.flow_cut < 1 << 30:
             problems.append("flow_cut must be less than 1 GiB, 0 for never")
+        if self.mode not in tuple(Mode):
+            problems.append("mode must be off, headers or full")
+        problems += [
+            f"{each!r} is no absolute path" for each in self.netns_dirs if each[:1] != "/"
+        ]
         for name in ("filter", "filter_raw"):
             try:
                 program = bytes.fromhex(getattr(self, name))

@@ -115,6 +115,9 @@ class Follow:
         if self._sent - self._acked >= _UNACKED or not self.peer.listening:
             self._wake(_POLL_S)  # the ring is the queue; what is overwritten meanwhile is counted
             return
+        if not self.target.still:  # a ring is being exchanged: some packets are in two of them
+            self._wake(_SOON_S)
+            return
         now_ns, now = time.time_ns(), time.monotonic()
         over = now_ns >= self._until_ns
         look = over or now - self._looked_s >= _POLL_S or not self.target.alive
@@ -133,7 +136,7 @@ class Follow:
             self.ended = "bytes"
         elif not more and over:
             self.ended = "time"
-        elif not more and not self.target.alive and self.target.settled:
+        elif not more and self.target.settled and self.target.closed:
             self.ended = "gone"
         if look and not more:
             self._reached_ns = now_ns - _IN_FLIGHT_NS
@@ -166,12 +169,12 @@ class Follow:
         if seq == first and self._seen.get(ring.id, (0, 0, 0))[:2] == (seq, packets):
             return False
         limit = min(_CHUNK, self._max_bytes - self._bytes)
-        if not self._roster.budget.make_room(min(limit + ring.shape.block, ring.used())):
+        if not self._roster.graves.budget.make_room(min(limit + ring.shape.block, ring.used())):
             return False  # others' frozen copies hold all the memory: wait
         taken = ring.copy(first, limit=limit, with_open=look, breathe=self._roster.sweeper.breathe)
         if not taken.blocks and not taken.overwritten:
             return False
-        copies.append(Copy(taken.fd, taken.size, taken.blocks, self._roster.budget))
+        copies.append(Copy(taken.fd, taken.size, taken.blocks, self._roster.graves.budget))
         self._roster.count(ring, now=True)
         facts.append(ring_copy(ring, taken.blocks, taken.size, taken.overwritten))
         self._count(ring.id, taken.blocks)

@@ -12,11 +12,16 @@ SOL_PACKET = 263
 PACKET_RX_RING = 5
 PACKET_STATISTICS = 6
 PACKET_VERSION = 10
+PACKET_TIMESTAMP = 17
 PACKET_IGNORE_OUTGOING = 23
 TPACKET_V3 = 2
 SO_ATTACH_FILTER = 26
+SO_TIMESTAMPNS = 35
 SO_PEERGROUPS = 59
 ETH_P_ALL = 3
+ETH_P_LOOP = 0x60
+SOF_TIMESTAMPING_SOFTWARE = 1 << 4
+TP_STATUS_TS_SOFTWARE = 1 << 29
 CLONE_NEWNET = 0x4000_0000
 MADV_DONTFORK = 10
 
@@ -59,12 +64,25 @@ def set_rx_ring(fd: int, block: int, count: int, retire_ms: int) -> None:
     check(_libc.setsockopt(fd, SOL_PACKET, PACKET_RX_RING, want, len(want)), "PACKET_RX_RING")
 
 
-def bind_packet(fd: int, ifindex: int) -> None:
-    """Tap one interface by index, which needs no name and also works while the interface is down."""
+def bind_packet(fd: int, ifindex: int, protocol: int = ETH_P_ALL) -> None:
+    """Tap one interface by index, which needs no name and also works while the interface is down.
+
+    When a tap changes its protocol, no packet is on its way into the ring any more once this returns.
+    """
     address = struct.pack(
-        "=HHiHBB8s", socket.AF_PACKET, socket.htons(ETH_P_ALL), ifindex, 0, 0, 0, b""
+        "=HHiHBB8s", socket.AF_PACKET, socket.htons(protocol), ifindex, 0, 0, 0, b""
     )
     check(_libc.bind(fd, address, len(address)), "bind")
+
+
+def stamp_early(sock: socket.socket, on: bool) -> None:
+    """Have a ring take the time a packet was stamped with before any tap saw it: the same in all rings."""
+    sock.setsockopt(SOL_PACKET, PACKET_TIMESTAMP, SOF_TIMESTAMPING_SOFTWARE if on else 0)
+
+
+def have_packets_stamped(sock: socket.socket, on: bool) -> None:
+    """Ask the kernel to stamp every packet early, as long as this socket is open or until it is taken back."""
+    sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, int(on))
 
 
 def tapped_ifindex(fd: int) -> int:

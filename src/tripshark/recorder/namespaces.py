@@ -1,4 +1,4 @@
-"""Enters network namespaces, and notices when names below /run/netns come and go."""
+"""Enters network namespaces, and notices when names below a directory come and go."""
 
 from __future__ import annotations
 
@@ -63,24 +63,40 @@ def inside(path: str, expected: int, work: Callable[[], T]) -> T:
 
 
 class Watch:
-    """Which names below a directory may have changed. Works before the directory exists."""
+    """Which names below a directory may have changed. Works before the directory, or what it is in, exists."""
 
     def __init__(self, directory: str) -> None:
-        self.directory = directory
+        self.directory = "/" + directory.strip("/")
         self.fd = kernel.inotify()
-        self._parent = os.path.dirname(directory.rstrip("/")) or "/"
         self._here = self._above = -1
+        self._awaited = ""  # the name that is to appear in the directory above
         self._arm()
 
     def _arm(self) -> None:
-        """Watch the directory; while there is none, the one it will appear in."""
+        """Watch the directory; while there is none, the nearest one above in which it will appear."""
+        above = self._above
         self._here = self._try(self.directory, _NAMES)
         if self._here < 0:
-            self._above = self._try(self._parent, kernel.IN_CREATE | kernel.IN_MOVED)
+            self._above, self._awaited = self._nearest()
             self._here = self._try(self.directory, _NAMES)  # it may have appeared just now
-        if self._here >= 0 and self._above >= 0:
+        if self._here >= 0:
             kernel.unwatch(self.fd, self._above)
             self._above = -1
+        if above not in (-1, self._above):
+            kernel.unwatch(self.fd, above)
+
+    def _nearest(self) -> tuple[int, str]:
+        """The watch of the nearest directory that exists, and the name that is missing in it."""
+        missing = self.directory
+        while True:
+            above = os.path.dirname(missing)
+            watch = self._try(above, kernel.IN_CREATE | kernel.IN_MOVED | kernel.IN_GONE)
+            if watch >= 0 and missing != self.directory and os.path.isdir(missing):
+                missing = self.directory  # it appeared while we looked
+            elif watch >= 0 or above == "/":
+                return watch, os.path.basename(missing)
+            else:
+                missing = above
 
     def _try(self, path: str, mask: int) -> int:
         try:
@@ -88,10 +104,10 @@ class Watch:
         except OSError:
             return -1
 
-    def names(self) -> set[str]:
-        """Every name there is now."""
+    def paths(self) -> set[str]:
+        """Every name there is now, with the directory."""
         try:
-            return set(os.listdir(self.directory))
+            return {f"{self.directory}/{name}" for name in os.listdir(self.directory)}
         except OSError:
             return set()
 
@@ -111,8 +127,8 @@ class Watch:
                 names.add(name)
             else:
                 everything |= (
-                    (where == self._above and name == os.path.basename(self.directory))
-                    or (where == self._here and bool(mask & kernel.IN_GONE))
+                    (where == self._above and name == self._awaited)
+                    or (where in (self._here, self._above) and bool(mask & kernel.IN_GONE))
                     or bool(mask & kernel.IN_OVERFLOW)
                 )
         if everything:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tripshark.formats.wire import BlockRef, Json, RingCopy, from_json, to_json
+from tripshark.model.recording import Mode
 from tripshark.model.target import (
     Interface,
     RingState,
@@ -46,7 +47,13 @@ class Recorded:
     inode: int
     since_ns: int
     paths: set[str]  # where it can be entered; a named one may have several names
-    quota: int  # bytes of ring memory it may use
+    quota: int = 0  # bytes of ring memory it may use
+    wanted: int = 0  # bytes it would get if there were enough for all
+    mode: Mode = Mode.FULL  # what is to be recorded of it
+    weight: int = 1  # its share of the memory, compared with others'
+    reason: str = ""  # who decided so
+    halvings: int = 0  # how often its memory was halved
+    reduced: bool = False  # headers only, for lack of memory
     seen_born: bool = False
     gone_ns: int = 0
     expired_ns: int = 0  # tombstones that held history up to here were discarded
@@ -55,14 +62,19 @@ class Recorded:
     bell: socket.socket | None = None
     rings: dict[int, Ring] = field(default_factory=dict)  # by ifindex
     opening: dict[int, int] = field(default_factory=dict)  # ifindex → bytes, not yet open
+    frames: dict[int, int] = field(default_factory=dict)  # ifindex → bytes of the largest frame
+    changing: set[Ring] = field(default_factory=set)  # being exchanged for another one
+    cutting: int = 0  # tombstones that are being shortened, and are not to be seen meanwhile
     unrecorded: dict[int, str] = field(default_factory=dict)  # ifindex → why
     tombstones: list[Tombstone] = field(default_factory=list)
     problem: str = ""  # why nothing of it is recorded
     flows: Flows | None = None  # how much was recorded of each of its flows
+    laid_out: tuple[int, bool] | None = None  # quota and headers that its rings were made for
     visiting: bool = False
     visit_again: bool = False
     visited: bool = False
     visit_began_s: float = 0.0
+    visits: int = 0
 
     @property
     def alive(self) -> bool:
@@ -71,7 +83,42 @@ class Recorded:
     @property
     def settled(self) -> bool:
         """Whether everything that can be recorded of it is."""
+        if not self.still:
+            return False
         return not self.alive or (self.visited and not self.visiting and not self.opening)
+
+    @property
+    def still(self) -> bool:
+        """Whether its history can be read: while a ring is exchanged, packets are in two of them."""
+        return not self.changing and not self.cutting
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing more of it will be recorded, for now at least."""
+        return not self.alive or self.mode is Mode.OFF
+
+    @property
+    def headers(self) -> bool:
+        """Whether only headers are recorded."""
+        return self.reduced or self.mode is Mode.HEADERS
+
+    @property
+    def notes(self) -> list[str]:
+        """Why it is not, or not fully, recorded."""
+        if self.alive and self.mode is Mode.OFF:
+            return [f"not recorded: {self.reason or 'it is to be off'}"]
+        if self.problem:
+            return [self.problem]
+        notes = sorted(set(self.unrecorded.values()))
+        if self.reduced:
+            notes.append("headers only, for lack of memory")
+        elif 0 < self.quota < self.wanted:
+            notes.append(
+                f"{self.quota >> 10} KiB instead of {self.wanted >> 10}, for lack of memory"
+            )
+        if self.flows is not None and self.flows.problem:
+            notes.append(self.flows.problem)
+        return notes
 
     @property
     def ring_bytes(self) -> int:
@@ -88,9 +135,6 @@ class Recorded:
             _state(each, False, each.copy.size, each.oldest_ns, each.newest_ns, each.closed_ns)
             for each in self.tombstones
         ]
-        notes = [self.problem] if self.problem else sorted(set(self.unrecorded.values()))
-        if self.flows is not None and self.flows.problem:
-            notes.append(self.flows.problem)
         return Target(
             key=self.key,
             kind=self.kind,
@@ -100,7 +144,9 @@ class Recorded:
             gone_ns=self.gone_ns,
             seen_born=self.seen_born,
             rings=(*living, *dead),
-            note="; ".join(notes)[:500],
+            note="; ".join(self.notes)[:500],
+            mode=self.mode.value,
+            weight=self.weight,
         )
 
     def facts(self) -> Json:
@@ -113,6 +159,13 @@ class Recorded:
             "since_ns": self.since_ns,
             "paths": sorted(self.paths)[:16],
             "quota": self.quota,
+            "wanted": self.wanted,
+            "mode": self.mode.value,
+            "weight": self.weight,
+            "reason": self.reason,
+            "halvings": self.halvings,
+            "reduced": self.reduced,
+            "laid_out": self.laid_out,
             "seen_born": self.seen_born,
             "gone_ns": self.gone_ns,
             "expired_ns": self.expired_ns,
@@ -127,6 +180,8 @@ class Recorded:
             | {
                 "key": TargetKey(given["key"]),
                 "kind": TargetKind(given["kind"]),
+                "mode": Mode(given.get("mode", "full")),
+                "laid_out": tuple(given.get("laid_out") or ()) or None,
                 "paths": set(given["paths"]),
             }
         )
@@ -184,6 +239,8 @@ def ring_facts(ring: Ring) -> Json:
         "count": ring.shape.blocks,
         "retired": ring.counters.blocks,
         "counted_ns": ring.counted_ns,
+        "exposed": ring.exposed,
+        "left_ns": ring.left_ns,
     }
 
 

@@ -126,6 +126,8 @@ class Ring:
         self.counted_ns = opened_ns  # when the kernel's counters were last read
         self.stirred = False  # blocks were retired since then
         self.unsaved = False  # counters have changed since the holder was told
+        self.exposed = False  # it holds more of packets than may be read by now
+        self.left_ns = 0  # since when it is being exchanged for another one
         self._mapped = mmap.mmap(self.fd, form.bytes)
         with contextlib.suppress(OSError):
             self._mapped.madvise(kernel.MADV_DONTFORK)  # a child's mapping would pin the namespace
@@ -243,10 +245,23 @@ class Ring:
         self._walked = (seq, packets, offset, time)
         return time
 
-    def used(self) -> int:
-        """Bytes that a copy of everything would take at most."""
-        lengths = (self._u32[i * self._step + 5] for _, i in self.index())
+    def used(self, first: int = 0) -> int:
+        """Bytes that a copy of everything from seq `first` on would take at most."""
+        lengths = (self._u32[i * self._step + 5] for _, i in self.index(first))
         return sum(min(each + 8, self.shape.block) for each in lengths)
+
+    def first_within(self, most: int) -> int:
+        """The seq from which on a copy takes no more than so many bytes; 0: all of it does."""
+        left = most
+        for seq, i in reversed(self.index()):
+            left -= min(self._u32[i * self._step + 5] + 8, self.shape.block)
+            if left < 0:
+                return seq + 1
+        return 0
+
+    def begun_ns(self, seq: int) -> int:
+        """When a block was begun; 0 if it is not there any more."""
+        return next((self._time(i, 32) for found, i in self.index(seq) if found == seq), 0)
 
     def copy(
         self,
@@ -320,6 +335,11 @@ class Ring:
             pieces, batch = [], []
             breathe()
         return tuple(blocks)
+
+    @property
+    def most(self) -> int:
+        """Bytes of each packet that may be read, 0: all of them."""
+        return self.snaplen if self.exposed else 0
 
     # ---- end --------------------------------------------------------------------------------------------
 

@@ -6,10 +6,12 @@ import logging
 import os
 import socket
 import time
+from collections.abc import Callable
 from typing import Any
 
 from tripshark.errors import BadInput, Denied, NotFound, Permanent, Transient, TripsharkError
 from tripshark.formats.wire import MAX_MESSAGE, VERSION, Json, field, to_json, unpack
+from tripshark.model.recording import MAX_WEIGHT, Mode
 from tripshark.model.target import TargetKey
 from tripshark.recorder.copies import Copy
 from tripshark.recorder.filters import Filters
@@ -17,7 +19,7 @@ from tripshark.recorder.follow import Follow
 from tripshark.recorder.loop import Loop
 from tripshark.recorder.peer import Held, Peer, may_connect
 from tripshark.recorder.recorded import Recorded, ring_copy
-from tripshark.recorder.roster import Roster, summary
+from tripshark.recorder.roster import Assignment, Roster, summary
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +29,7 @@ _HELD = 256  # frozen histories per client
 _FOLLOWS = 64  # per client
 _KEYS = 64  # per freeze
 _SNAPLEN = 262_144
+_REASON = 200  # characters
 
 
 class Service:
@@ -44,7 +47,7 @@ class Service:
         self._follows: dict[tuple[Peer, int], Follow] = {}
         self._handles = 0
         self._since_ns = time.time_ns()
-        roster.followed = self._stirred
+        roster.estate.followed = self._stirred
         listener.setblocking(False)
         loop.watch(listener.fileno(), self._accept)
 
@@ -84,7 +87,17 @@ class Service:
         try:
             request = unpack(data)
             id = field(request, "id", int)
-            self._answer(peer, id, field(request, "t", str), request)
+        except TripsharkError as problem:
+            peer.refuse(id, problem)
+            if not peer.greeted:
+                peer.close()
+            return
+        self._guarded(peer, id, lambda: self._answer(peer, id, request))
+
+    def _guarded(self, peer: Peer, id: int, answer: Callable[[], None]) -> None:
+        """What goes wrong with a request is an answer, too."""
+        try:
+            answer()
         except TripsharkError as problem:
             peer.refuse(id, problem)
             if not peer.greeted:
@@ -93,7 +106,8 @@ class Service:
             log.exception("a request failed")
             peer.refuse(id, Transient(f"the recorder could not do it: {problem}"))
 
-    def _answer(self, peer: Peer, id: int, what: str, request: Json) -> None:
+    def _answer(self, peer: Peer, id: int, request: Json) -> None:
+        what = field(request, "t", str)
         if what == "hello":
             self._hello(peer, id, request)
             return
@@ -127,6 +141,9 @@ class Service:
                 peer.send({"t": "released", "id": id})
             case "filter":
                 self._filter(peer, id, request)
+            case "record":
+                unknown = self._roster.record(_assignments(request))
+                peer.send({"t": "recorded", "id": id, "unknown": unknown})
             case "stats":
                 self._stats(peer, id)
             case _:
@@ -176,8 +193,21 @@ class Service:
         keys = field(request, "keys", list[Any])
         if len(keys) > _KEYS or len(peer.held) + len(keys) > _HELD:
             raise BadInput("too many targets at once", hint=f"at most {_KEYS}; release some")
-        for target in [self._target(key) for key in keys]:
+        targets = [self._target(key) for key in keys]
+        moving = [each for each in targets if not each.still]
+        if moving:  # a matter of some ten milliseconds
+            first = moving[0]
+            self._roster.estate.when(
+                first, lambda: first.still, lambda: self._again(peer, id, request)
+            )
+            return
+        for target in targets:
             self._freeze_one(peer, id, target)
+
+    def _again(self, peer: Peer, id: int, request: Json) -> None:
+        """Try a freeze that had to wait."""
+        if peer.open:
+            self._guarded(peer, id, lambda: self._freeze(peer, id, request))
 
     def _freeze_one(self, peer: Peer, id: int, target: Recorded) -> None:
         held = Held(copies=[])
@@ -191,7 +221,9 @@ class Service:
             self._make_room(target, sum(ring.used() for ring in rings))
             for ring in rings:
                 taken = ring.copy(breathe=self._roster.sweeper.breathe)
-                held.copies.append(Copy(taken.fd, taken.size, taken.blocks, self._roster.budget))
+                held.copies.append(
+                    Copy(taken.fd, taken.size, taken.blocks, self._roster.graves.budget)
+                )
                 self._roster.count(ring, now=True)
                 facts.append(ring_copy(ring, taken.blocks, taken.size, taken.overwritten))
         except BaseException:
@@ -209,7 +241,7 @@ class Service:
         peer.send({"t": "frozen", "id": id, "frozen": frozen}, held.copies)
 
     def _make_room(self, target: Recorded, size: int) -> None:
-        if not self._roster.budget.make_room(size):
+        if not self._roster.graves.budget.make_room(size):
             raise Transient(
                 "there is no memory left for frozen histories",
                 where=target.name,
@@ -251,7 +283,7 @@ class Service:
         if snaplen > _SNAPLEN:
             raise BadInput(f"'snaplen' must be at most {_SNAPLEN}")
         rings = self._roster.set_filters(
-            Filters(ethernet, raw, snaplen, self._roster.filters.flow_cut)
+            Filters(ethernet, raw, snaplen, self._roster.estate.filters.flow_cut)
         )
         peer.send({"t": "filtered", "id": id, "rings": rings})
 
@@ -277,6 +309,21 @@ def _positive(request: Json, name: str) -> int:
     if not 0 < number < 1 << 62:
         raise BadInput(f"{name!r} must be positive")
     return number
+
+
+def _assignments(request: Json) -> dict[TargetKey, Assignment]:
+    found: dict[TargetKey, Assignment] = {}
+    for key, wanted in field(request, "assign", dict[str, Any]).items():
+        if not isinstance(wanted, dict):
+            raise BadInput("'assign' must be objects by key")
+        mode, weight = field(wanted, "mode", str), field(wanted, "weight", int)
+        reason = field(wanted, "reason", str) if "reason" in wanted else ""
+        if mode not in tuple(Mode):
+            raise BadInput("'mode' must be off, headers or full", where=key[:80])
+        if not 1 <= weight <= MAX_WEIGHT:
+            raise BadInput(f"'weight' must be 1 to {MAX_WEIGHT}", where=key[:80])
+        found[TargetKey(key)] = Assignment(Mode(mode), weight, reason[:_REASON])
+    return found
 
 
 def _program(request: Json, name: str) -> bytes:

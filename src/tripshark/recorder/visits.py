@@ -1,0 +1,227 @@
+"""Looks at the interfaces of namespaces, and opens a ring for each that is to be recorded."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import select
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from tripshark.model.recording import Mode
+from tripshark.model.target import TargetKind
+from tripshark.recorder import namespaces
+from tripshark.recorder.estate import Estate
+from tripshark.recorder.filters import Filters
+from tripshark.recorder.graves import Graves
+from tripshark.recorder.links import Link, doorbell, hush, survey
+from tripshark.recorder.memory import ring_shape
+from tripshark.recorder.recorded import Recorded, ring_facts
+from tripshark.recorder.ring import ETHERNET, LOOPBACK, RAW_IP, Ring, Shape, open_ring
+from tripshark.recorder.sweeper import Sweeper
+
+log = logging.getLogger(__name__)
+
+_RINGS = 32  # per target: whoever lives in the namespace may make any number of interfaces
+_VISIT_S = 0.02  # interfaces of one namespace are looked at no more often than that …
+_EAGER = 12  # … but for the first few times: a pod is being set up
+_HOST_SKIPS = (
+    "veth",
+    "bridge",
+    "ifb",
+    "nlmon",
+    "macvtap",
+    "macvlan",
+    "ipvlan",
+    "vlan",
+    "bond",
+    "team",
+)
+"""Kinds that, on the host, carry what other recorded interfaces carry too."""
+
+
+class Visits:
+    """One at a time for each target, by one of the crew."""
+
+    def __init__(self, estate: Estate, graves: Graves, sweeper: Sweeper) -> None:
+        self.misfit: Callable[[Recorded], None] = lambda _: (
+            None
+        )  # maybe a ring is not as it should be
+        self._estate = estate
+        self._graves = graves
+        self._sweeper = sweeper
+
+    def visit(self, target: Recorded) -> None:
+        """Let one of the crew look at the interfaces."""
+        if target.visiting:
+            target.visit_again = True
+            return
+        if not target.rings and (not target.quota or target.mode is Mode.OFF):
+            target.visited = True
+            self._estate.done(target)
+            return
+        target.visiting, target.visit_again = True, False
+        target.visit_began_s = time.monotonic()
+        target.visits += 1
+        path, inode, bell = min(target.paths), target.inode, target.bell
+
+        def work() -> tuple[socket.socket, dict[int, Link]]:
+            ring = bell or doorbell()
+            hush(ring)
+            try:
+                return ring, survey()
+            except BaseException:
+                if bell is None:
+                    ring.close()
+                raise
+
+        self._estate.loop.submit(
+            lambda: namespaces.inside(path, inode, work),
+            lambda result: self._visited(target, result),
+        )
+
+    def leave(self, target: Recorded) -> None:
+        """Nothing of it is to be kept alive any more."""
+        if target.bell is not None:
+            self._estate.loop.unwatch(target.bell.fileno())
+            target.bell.close()
+            target.bell = None
+
+    def _visited(
+        self, target: Recorded, result: tuple[socket.socket, dict[int, Link]] | Exception
+    ) -> None:
+        estate = self._estate
+        target.visiting, target.visited = False, True
+        if isinstance(result, Exception):
+            if target.alive and not isinstance(result, namespaces.Gone):
+                target.problem = f"cannot be entered: {result}"
+                log.warning("%s %s", target.name, target.problem)
+            estate.done(target)
+            return
+        bell, links = result
+        if target.quota:
+            target.problem = ""
+        if not target.alive:
+            if target.bell is not bell:
+                bell.close()
+            estate.done(target)
+            return
+        target.bell = bell
+        self._compare(target, links)
+        estate.done(target)
+        took_s = time.monotonic() - target.visit_began_s  # thousands of interfaces take long
+        if target.visits <= _EAGER:
+            self._arm(target)
+        else:
+            estate.loop.later(max(_VISIT_S, 10 * took_s), lambda: self._arm(target))
+
+    def _arm(self, target: Recorded) -> None:
+        """Listen to the doorbell again, or look at once if it rang meanwhile."""
+        if target.bell is None or target.visiting:
+            return
+        if target.visit_again:
+            self.visit(target)
+        else:
+            bell = target.bell.fileno()
+            self._estate.loop.watch(bell, lambda _: self._rang(target), select.EPOLLIN)
+
+    def _rang(self, target: Recorded) -> None:
+        if target.bell is not None:
+            self._estate.loop.unwatch(target.bell.fileno())
+            self.visit(target)
+
+    def _compare(self, target: Recorded, links: dict[int, Link]) -> None:
+        """Follow what changed: new interfaces, renamed ones, new addresses, gone ones."""
+        target.frames = {ifindex: link.largest_frame for ifindex, link in links.items()}
+        for ifindex, ring in list(target.rings.items()):
+            if ring in target.changing:
+                continue
+            link = links.get(ifindex)
+            if link is None or ring.detached:
+                self._graves.bury(target, ring, most=ring.most)
+            elif ring.interface != link.interface:
+                ring.interface = replace(
+                    link.interface, hardware_type=ring.interface.hardware_type
+                )
+                self._estate.keeper.put(f"ring:{ring.id}", ring_facts(ring))
+        target.unrecorded.clear()
+        if not target.quota or target.mode is Mode.OFF:
+            return
+        wanted: list[Link] = []
+        for ifindex, link in sorted(links.items()):
+            name, hardware = link.interface.name, link.interface.hardware_type
+            if ifindex in target.rings or ifindex in target.opening:
+                continue
+            if target.kind is TargetKind.HOST and link.kind in _HOST_SKIPS:
+                continue
+            if hardware not in ETHERNET and hardware not in RAW_IP:
+                target.unrecorded[ifindex] = f"not recorded: {name} (hardware type {hardware})"
+            elif len(target.rings) + len(target.opening) + len(wanted) >= _RINGS:
+                target.unrecorded[ifindex] = f"not recorded: more than {_RINGS} interfaces"
+            else:
+                wanted.append(link)
+        # loopback last: what is left after the others is enough for it
+        wanted.sort(key=lambda each: each.interface.hardware_type == LOOPBACK)
+        fresh = sum(each.interface.hardware_type != LOOPBACK for each in wanted)
+        keeps = self._estate.filters.keeps(headers=target.headers)
+        for link in wanted:
+            form = ring_shape(target, link, fresh, keeps)
+            if form is None:
+                target.unrecorded[link.interface.ifindex] = f"over budget: {link.interface.name}"
+            else:
+                self._open(target, link, form)
+
+    def _open(self, target: Recorded, link: Link, form: Shape) -> None:
+        estate, interface = self._estate, link.interface
+        if not target.rings and not target.opening:
+            target.laid_out = target.quota, target.headers
+            estate.keep(target)
+        target.opening[interface.ifindex] = form.bytes
+        id, filters, headers = estate.name("r"), estate.filters, target.headers
+        path, inode, flows = min(target.paths), target.inode, estate.flows(target)
+
+        def work() -> Ring:
+            return open_ring(
+                form,
+                lambda sock: filters.attach(sock, interface.hardware_type, flows, headers=headers),
+                id=id,
+                target=target.key,
+                interface=interface,
+                snaplen=filters.keeps(headers=headers),
+                now_ns=time.time_ns,
+            )
+
+        estate.loop.submit(
+            lambda: namespaces.inside(path, inode, work),
+            lambda result: self._opened(target, link, filters, result),
+        )
+
+    def _opened(
+        self, target: Recorded, link: Link, filters: Filters, result: Ring | Exception
+    ) -> None:
+        estate, ifindex = self._estate, link.interface.ifindex
+        target.opening.pop(ifindex, None)
+        if isinstance(result, Exception):
+            gone = isinstance(result, OSError) and result.errno in (errno.ENODEV, errno.ENXIO)
+            if not gone and not isinstance(result, namespaces.Gone):
+                name = link.interface.name
+                target.unrecorded[ifindex] = f"not recorded: {name} ({result})"
+                log.warning("%s: %s", target.name, target.unrecorded[ifindex])
+        elif not target.alive or target.mode is Mode.OFF or not target.quota:
+            estate.loop.submit(result.close, lambda _: None)
+        else:
+            target.rings[ifindex] = result
+            self._sweeper.add(result)
+            keeps = estate.filters.keeps(headers=target.headers)
+            if filters is not estate.filters or result.snaplen != keeps:  # meanwhile
+                result.exposed = target.mode is Mode.HEADERS and result.snaplen > keeps
+                estate.set_filter(target, result)
+            estate.keeper.put(f"ring:{result.id}", ring_facts(result), result.fd)
+            if result.detached:
+                self._graves.bury(target, result, most=result.most)
+            else:
+                self.misfit(target)
+            estate.followed(target)
+        estate.done(target)
