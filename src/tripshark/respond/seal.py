@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tripshark.formats import pcapng
+from tripshark.formats.ends import ends
 from tripshark.formats.packets import Packets, concat
 from tripshark.model.alert import Json
 from tripshark.model.evidence import Entry, Ledger, Manifest, Word
@@ -19,8 +20,8 @@ from tripshark.model.filter import Scope, kinds
 from tripshark.model.incident import Incident, namespaces_of
 from tripshark.model.target import Target
 from tripshark.ports import AlertRow, Draft
-from tripshark.respond import ledger
-from tripshark.respond.names import names
+from tripshark.respond import ledger, names
+from tripshark.respond.names import Book
 from tripshark.respond.rows import alert_fields
 from tripshark.respond.sieve import Sieve
 from tripshark.respond.spool import SNAPLEN, PartState, RingNote, parts
@@ -71,12 +72,14 @@ def seal(
     alerts: Sequence[AlertRow],
     host: Host,
     neighbours: Sequence[Target] = (),
+    addresses: Book | None = None,
     now_ns: int,
     entries: Sequence[Entry] = (),
 ) -> Sealed:
     """Write `evidence*.pcapng` and the manifest, and seal the draft. Blocks: call it in a thread.
 
-    `entries` is what the caller knows beyond the parts (a restart, a failed recorder).
+    `entries` is what the caller knows beyond the parts (a restart, a failed recorder), `addresses` the
+    history of who held which, beyond the targets and their `neighbours` on this machine.
     Raises `Transient` on a full disk; the draft is then as it was.
     """
     rings: list[RingNote] = []
@@ -119,7 +122,20 @@ def seal(
     since_ns = min((s.plan.t0_ns - s.plan.before_ns for s in states), default=incident.t0_ns)
     until_ns = max((s.until_ns for s in states), default=incident.t0_ns)
     who = [state.target for state in states]
-    named = names([*who, *neighbours], since_ns=min(since_ns, _first(packets)), until_ns=until_ns)
+    both = ends(packets, [ring.linktype for ring in rings])
+    owners = [_part_of(ring, chosen).state.target for ring in rings]
+    people = names.named(
+        [*who, *neighbours],
+        addresses,
+        packets=packets,
+        ends=both,
+        rings=owners,
+        since_ns=since_ns,
+        until_ns=until_ns,
+        mentioned=_mentioned(alerts),
+    )
+    said_of = names.comments(people, packets=packets, ends=both, rings=owners)
+    named = {address: each.name for address, each in people.items()}
     files = _write(
         draft,
         incident,
@@ -129,6 +145,7 @@ def seal(
         alerts=alerts,
         host=host,
         named=named,
+        said_of=said_of,
         since_ns=since_ns,
         until_ns=until_ns,
     )
@@ -147,7 +164,7 @@ def seal(
             packets=packets,
             since_ns=since_ns,
             until_ns=until_ns,
-            named=named,
+            people=people,
         ),
     )
     manifest = draft.seal(manifest, files)
@@ -272,6 +289,7 @@ def _write(
     alerts: Sequence[AlertRow],
     host: Host,
     named: Mapping[str, str],
+    said_of: Mapping[int, Sequence[str]],
     since_ns: int,
     until_ns: int,
 ) -> list[str]:
@@ -318,14 +336,14 @@ def _write(
                     )
                     for number, ring in enumerate(used)
                 ],
-                comments=_flow_comments(own, linktype, chosen, alerts),
+                comments=_packet_comments(own, where, linktype, chosen, alerts, said_of),
             )
         files.append(name)
     return files
 
 
 def _interface(ring: RingNote, chosen: Sequence[_Chosen], linktype: int) -> pcapng.Interface:
-    part = next(p for p in chosen if any(r.ring == ring.ring for r in p.state.rings))
+    part = _part_of(ring, chosen)
     target, plan = part.state.target, part.state.plan
     kind = "pod" if target.identity.pod else "netns"
     return pcapng.Interface(
@@ -338,6 +356,20 @@ def _interface(ring: RingNote, chosen: Sequence[_Chosen], linktype: int) -> pcap
         addresses=ring.interface.addresses,
         os="Linux",
     )
+
+
+def _part_of(ring: RingNote, chosen: Sequence[_Chosen]) -> _Chosen:
+    return next(p for p in chosen if any(r.ring == ring.ring for r in p.state.rings))
+
+
+def _mentioned(alerts: Sequence[AlertRow]) -> Iterator[str]:
+    """The addresses that alerts name: a service's may be on no packet."""
+    for row in alerts:
+        connection = row.accepted.alert.connection
+        if connection is not None:
+            for end in (connection.client, connection.server):
+                if end.address is not None:
+                    yield str(end.address)
 
 
 def _drops(ring: RingNote, since_ns: int, until_ns: int) -> int:
@@ -356,6 +388,23 @@ def _comments(
         rung = part.state.plan.rungs[part.rung]
         lines.append(f"scope {rung.scope}: {rung.reason}; filter: {rung.core or 'everything'}")
     return tuple(lines)
+
+
+def _packet_comments(
+    packets: Packets,
+    where: NDArray[np.intp],
+    linktype: int,
+    chosen: Sequence[_Chosen],
+    alerts: Sequence[AlertRow],
+    said_of: Mapping[int, Sequence[str]],
+) -> dict[int, list[str]]:
+    """What is said of a file's packets; `where` is each one's row in the evidence, `said_of` by that."""
+    found = _flow_comments(packets, linktype, chosen, alerts)
+    if said_of:
+        for number, row in enumerate(where.tolist()):
+            if row in said_of:
+                found.setdefault(number, []).extend(said_of[row])
+    return found
 
 
 def _flow_comments(
@@ -380,10 +429,6 @@ def _flow_comments(
     return found
 
 
-def _first(packets: Packets) -> int:
-    return int(packets.time_ns[0]) if len(packets) else 1 << 62
-
-
 def _details(
     incident: Incident,
     *,
@@ -394,7 +439,7 @@ def _details(
     packets: Packets,
     since_ns: int,
     until_ns: int,
-    named: Mapping[str, str],
+    people: Mapping[str, names.Named],
 ) -> dict[str, Json]:
     """What, why, who, where, when and how, in plain JSON."""
     first_ns = int(packets.time_ns[0]) if len(packets) else 0
@@ -421,7 +466,7 @@ def _details(
             "kernel": host.kernel,
             "target": incident.target,
             "netns_inode": target.inode if target else 0,
-            "names": dict(named),
+            "names": {address: each.name for address, each in people.items()},
             "interfaces": [
                 {
                     "ring": ring.ring,
@@ -451,6 +496,7 @@ def _details(
             "seconds_before_alert": round((incident.t0_ns - first_ns) / 1e9, 6) if first_ns else 0,
             "clock": {"source": host.clock_source, **host.clock},
         },
+        "names": names.told(people),
         "how": {"tools": dict(host.tools)},
     }
 
