@@ -1,14 +1,32 @@
-"""An incident's timeline as JSON lines that Timesketch imports: alerts, packets' first and last, what is missing."""
+"""An incident's timeline as JSON lines that Timesketch imports: alerts, packets' first and last, addresses that
+changed hands, what is missing."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from tripshark.model.alert import Json
 from tripshark.model.evidence import read_manifest, rfc3339
 from tripshark.model.incident import Incident
 from tripshark.ports import AlertRow
+
+
+def _hands(details: Mapping[str, Json]) -> Iterator[tuple[int, str, str]]:
+    """Who held an address from when to when, where more than one did within the evidence."""
+    names = details.get("names")
+    for address, said in names.items() if isinstance(names, dict) else ():
+        holders = said.get("holders") if isinstance(said, dict) else None
+        if not isinstance(holders, list) or len(holders) < 2:
+            continue
+        for holder in holders:
+            if not isinstance(holder, dict):
+                continue
+            for key, words in (("from_ns", "belongs to"), ("to_ns", "no longer belongs to")):
+                at_ns = holder.get(key)
+                if isinstance(at_ns, int) and at_ns:
+                    yield at_ns, f"{address} {words} {holder.get('name')}", "Address changed hands"
 
 
 def timeline(incident: Incident, rows: Sequence[AlertRow], folder: Path) -> bytes:
@@ -28,6 +46,7 @@ def timeline(incident: Incident, rows: Sequence[AlertRow], folder: Path) -> byte
             at_ns = when.get(key)
             if isinstance(at_ns, int) and at_ns:
                 events.append((at_ns, f"{words.lower()} of {incident.title}", words))
+    events += _hands(manifest.details)
     for entry in manifest.ledger.entries:
         if entry.from_ns:
             events.append((entry.from_ns, entry.message, f"Ledger: {entry.kind}"))
