@@ -57,6 +57,9 @@ class Targets(Protocol):
     async def resolve(self, alert: Alert) -> Resolution:
         """Which target the alert means, from local facts only."""
 
+    async def resolve_late(self, alert: Alert) -> Resolution:
+        """The same with some seconds of patience, for what `resolve` marked `later`: beside the others, not before them."""
+
     async def find(self, name: str) -> Resolution:
         """A target as people write it: `ns/pod`, `netns:NAME`, `host`, `pid:N`, `container:ID`.
 

@@ -210,6 +210,9 @@ class CaptureSettings(_Group):
     max: LimitSettings = Field(
         default_factory=LimitSettings, description="Where a single capture stops."
     )
+    both_ends: bool = Field(
+        default=True, description="Where the alert's peer is another pod, record its end as well."
+    )
 
 
 class RateSettings(_Group):

@@ -126,6 +126,7 @@ class Machine:
             (folder / "rules.yaml").write_text(str(text))
             config["rules"] = [str(folder / "rules.yaml")]
         recorder = {"host": False, **dict(config.pop("recorder", {}))}  # type: ignore[call-overload]
+        config.setdefault("containers", {"enabled": "off"})
         self.config.write_text(
             json.dumps(
                 {"listen": "127.0.0.1:0", "data": str(self.data), "recorder": recorder, **config}

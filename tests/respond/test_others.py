@@ -74,6 +74,9 @@ class Around:
     async def resolve(self, alert: Alert) -> Resolution:
         return Resolution(target=self.targets_[0], reason="given")
 
+    async def resolve_late(self, alert: Alert) -> Resolution:
+        return await self.resolve(alert)
+
     async def find(self, name: str) -> Resolution:
         return Resolution(target=None, reason="nobody")
 

@@ -42,12 +42,13 @@ def run(
 
 @command
 def recorder(config: Config = None, data: Data = None, as_json: AsJson = False) -> None:
-    """The privileged recorder alone.
+    """The privileged side alone: the recorder, and the scout that asks the container runtimes.
 
     Example: tripshark recorder --config /etc/tripshark/tripshark.yaml
     """
     settings = settings_of(config, data)
-    raise typer.Exit(machine.run(settings, only=("recorder",), tell=_json if as_json else _words))
+    only = ("recorder", "scout")
+    raise typer.Exit(machine.run(settings, only=only, tell=_json if as_json else _words))
 
 
 @command

@@ -20,7 +20,7 @@ import platform
 import secrets
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -41,6 +41,7 @@ from tripshark.ingest.rate import ClientRate
 from tripshark.ingest.webhook import Webhook
 from tripshark.ingest.witness import Witnesses
 from tripshark.model import retention
+from tripshark.model.addresses import AddressBook
 from tripshark.model.evidence import IncidentId
 from tripshark.model.incident import State
 from tripshark.model.rule import RuleSet
@@ -55,9 +56,11 @@ from tripshark.respond.intake import Intake, Recent
 from tripshark.respond.pipeline import Pipeline
 from tripshark.respond.runner import Runner, World
 from tripshark.respond.seal import Host
+from tripshark.scout.client import ScoutClient
 from tripshark.settings import Settings, load
 from tripshark.store.catalogue import SqlCatalogue
 from tripshark.store.journal import FileJournal
+from tripshark.store.outbox import Outbox
 from tripshark.store.vault import FolderVault
 from tripshark.targets.local import LocalTargets
 from tripshark.web.app import App
@@ -214,7 +217,21 @@ class Node:
         )
         recorder = RecorderClient(str(settings.recorder_socket))
         stack.callback(recorder.close)
-        targets = LocalTargets(recorder, parts.residents(settings), clock, node=platform.node())
+        scout = None
+        if settings.containers.enabled != "off":
+            scout = ScoutClient(str(settings.scout_socket))
+            stack.callback(scout.close)
+        book = AddressBook()
+        targets = LocalTargets(
+            recorder,
+            parts.residents(settings),
+            clock,
+            node=parts.node_name(settings, platform.node()),
+            runtime=scout,
+            policy=parts.policy(settings),
+            book=book,
+            tombstone_ns=round(settings.recorder.tombstone * parts.SECOND),
+        )
         recent = Recent()
         defaults = parts.defaults(settings)
         self._pipeline = Pipeline(
@@ -223,6 +240,16 @@ class Node:
             recorder=recorder,
             defaults=defaults,
             own_pids=(os.getpid(), os.getppid()),
+            neighbours=targets,
+            both_ends=settings.capture.both_ends,
+        )
+        outbox = parts.outbox(
+            settings,
+            vault=vault,
+            catalogue=catalogue,
+            clock=clock,
+            node=parts.node_name(settings, platform.node()),
+            tell=lambda event, details: log.info(event, **details),
         )
         runner = Runner(
             World(
@@ -235,6 +262,7 @@ class Node:
                 clock=clock,
                 meter=self.metrics,
                 entropy=secrets.token_bytes,
+                told=lambda _incident: outbox.wake() if outbox else None,
             ),
             self._pipeline,
             Budget(parts.bounds(settings)),
@@ -242,7 +270,7 @@ class Node:
             defaults=defaults,
             recent=recent,
             host=_host(),
-            retention=lambda: _retain(settings, catalogue, vault, clock),
+            retention=lambda: _retain(settings, catalogue, vault, clock, outbox),
         )
         witnesses = None
         if settings.events.files or settings.events.stdin:
@@ -290,7 +318,12 @@ class Node:
             metrics_open=settings.web.metrics_open,
         )
         (data / "scratch").mkdir(exist_ok=True)
-        await self._serve(stack, api, webhook, runner, targets)
+        background = [self.rules.watch(), self._keep_alive(targets)]
+        if scout is not None:
+            background.append(_follow_pods(scout, targets))
+        if outbox is not None:
+            background.append(outbox.run())
+        await self._serve(stack, api, webhook, runner, background)
 
     async def _serve(
         self,
@@ -298,14 +331,13 @@ class Node:
         api: Parts,
         webhook: Webhook,
         runner: Runner,
-        targets: LocalTargets,
+        background: Sequence[Coroutine[None, None, None]],
     ) -> None:
         """Everything that runs at once; the listeners close first, so that nothing is accepted and then lost."""
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(runner.run())
             helpers = [
-                tasks.create_task(self.rules.watch()),
-                tasks.create_task(self._keep_alive(targets)),
+                *(tasks.create_task(each) for each in background),
                 *(tasks.create_task(source.run()) for source in self.sources),
             ]
             async with AsyncExitStack() as listening:
@@ -368,6 +400,17 @@ class Node:
         return self.rules.trouble
 
 
+async def _follow_pods(scout: ScoutClient, targets: LocalTargets) -> None:
+    """Whenever a pod comes or goes: have it recorded as the policy says. News never come faster than they are used."""
+    while True:
+        try:
+            await targets.reconcile()
+            await scout.changed()
+        except TripsharkError as away:  # told by /readyz and the metrics
+            log.debug("pods are not followed", problem=str(away))
+            await asyncio.sleep(1)
+
+
 def _tls(given: object) -> Tls | None:
     cert, key = getattr(given, "cert", None), getattr(given, "key", None)
     if cert is None or key is None:
@@ -414,10 +457,17 @@ def _to_pcap(source: Path, destination: Path) -> None:
 
 
 async def _retain(
-    settings: Settings, catalogue: SqlCatalogue, vault: FolderVault, clock: SystemClock
+    settings: Settings,
+    catalogue: SqlCatalogue,
+    vault: FolderVault,
+    clock: SystemClock,
+    outbox: Outbox | None,
 ) -> None:
     """Remove what is too old, or too much; the record stays, and a legal hold is respected."""
     kept, drafts = await asyncio.to_thread(lambda: (vault.kept(), vault.draft_bytes()))
+    if outbox is not None:
+        kept = await outbox.kept(kept)
+    unsent = {each.incident for each in kept if each.unsent}
     for removal in retention.overdue(
         kept,
         now_ns=clock.now_ns(),
@@ -425,6 +475,8 @@ async def _retain(
         other_bytes=drafts,
     ):
         await asyncio.to_thread(vault.remove, removal.incident, removal.why)
+        if outbox is not None and removal.incident in unsent:
+            outbox.note_lost(removal.incident, removal.why)
         known = await catalogue.incident(removal.incident)
         if known is not None:
             removed = replace(known, state=State.REMOVED, problem=removal.why)

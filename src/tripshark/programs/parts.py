@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from tripshark.errors import BadInput
 from tripshark.formats import bpf
 from tripshark.formats.rulefile import Loaded, load
 from tripshark.model import retention
+from tripshark.model.part import node_of
 from tripshark.model.plan import Defaults, Limits
+from tripshark.model.recording import Policy, Selector
 from tripshark.model.target import Identity
+from tripshark.ports import Clock
 from tripshark.recorder.config import RecorderConfig
 from tripshark.respond.budget import Bounds
+from tripshark.scout.config import ScoutConfig
 from tripshark.settings import Settings
+from tripshark.store.catalogue import SqlCatalogue
+from tripshark.store.objects import Objects
+from tripshark.store.outbox import Outbox
+from tripshark.store.vault import FolderVault
 from tripshark.targets.local import Resident
 
 SECOND = 1_000_000_000
@@ -101,6 +109,66 @@ def recorder_config(
         include=recorder.include or ("*",),
         exclude=recorder.exclude,
         host=recorder.host,
+    )
+
+
+def scout_config(settings: Settings, *, gid: int, allowed_uids: tuple[int, ...]) -> ScoutConfig:
+    """What the process is told that alone asks container runtimes. Raises `BadInput`."""
+    return ScoutConfig(
+        socket=str(settings.scout_socket),
+        group=gid,
+        allowed_uids=allowed_uids,
+        sockets=tuple(str(each) for each in settings.containers.sockets),
+        tombstone_s=max(1, round(settings.recorder.tombstone)),
+    )
+
+
+def policy(settings: Settings) -> Policy:
+    """Which pods are recorded, and how much of them."""
+    given = settings.record
+    return Policy(
+        default=given.default,
+        selectors=tuple(
+            Selector(
+                namespace=each.namespace,
+                labels=each.labels,
+                record=each.record,
+                weight=each.weight,
+            )
+            for each in given.selectors
+        ),
+        privacy=given.privacy,
+        annotations=given.annotations,
+    )
+
+
+def node_name(settings: Settings, machine: str) -> str:
+    """What this node is called in the cluster."""
+    return settings.kubernetes.node or machine
+
+
+def outbox(
+    settings: Settings,
+    *,
+    vault: FolderVault,
+    catalogue: SqlCatalogue,
+    clock: Clock,
+    node: str,
+    tell: Callable[[str, Mapping[str, object]], None],
+) -> Outbox | None:
+    """What sends evidence to the object store, where one is given. Raises `BadInput` for a URL that means none."""
+    given = settings.store
+    if not given.url:
+        return None
+    options = {name: value.get_secret_value() for name, value in given.options.items()}
+    return Outbox(
+        vault=vault,
+        catalogue=catalogue,
+        objects=Objects(given.url, options),
+        node=node_of(node),
+        clock=clock,
+        keep=given.keep,
+        tell=tell,
     )
 
 

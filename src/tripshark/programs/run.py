@@ -13,11 +13,11 @@ from pathlib import Path
 from tripshark.errors import Permanent
 from tripshark.programs import accounts
 from tripshark.programs.accounts import Account
-from tripshark.programs.parts import recorder_config
+from tripshark.programs.parts import recorder_config, scout_config
 from tripshark.programs.supervisor import Program, Supervisor, python
 from tripshark.settings import Settings
 
-ALL = ("recorder", "analyst", "responder")
+ALL = ("recorder", "scout", "analyst", "responder")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,15 @@ def run(
                 ).to_json(),
             ),
         ),
+        "scout": Program(
+            name="scout",
+            argv=python(
+                "tripshark.programs.scout",
+                scout_config(
+                    settings, gid=players.shared_gid, allowed_uids=(players.responder.uid,)
+                ).to_json(),
+            ),
+        ),
         "analyst": Program(
             name="analyst",
             argv=python(
@@ -104,8 +113,13 @@ def run(
             inherits_stdin=settings.events.stdin,
         ),
     }
-    chosen = [programs[name] for name in ALL if name in only]
-    meet = {"recorder": settings.recorder_socket, "analyst": settings.analyst_socket}
+    idle = {"scout"} if settings.containers.enabled == "off" else set()
+    chosen = [programs[name] for name in ALL if name in only and name not in idle]
+    meet = {
+        "recorder": settings.recorder_socket,
+        "scout": settings.scout_socket,
+        "analyst": settings.analyst_socket,
+    }
     folders = {each.name: meet.get(each.name, settings.api_socket).parent for each in chosen}
     with _only_one(folders):
         return asyncio.run(Supervisor(chosen, tell).run())
@@ -146,6 +160,7 @@ def _prepare(settings: Settings, players: Cast, only: Sequence[str]) -> None:
         owned[settings.api_socket.parent] = root
     for name, socket in (
         ("recorder", settings.recorder_socket),
+        ("scout", settings.scout_socket),
         ("analyst", settings.analyst_socket),
     ):
         if name in only:

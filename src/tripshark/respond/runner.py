@@ -60,6 +60,9 @@ FORGET_EVERY = 4096  # records between two looks for segments that may go
 RETRY = 0.5  # seconds between tries of what may work later
 SEAL_TRIES = 20
 JANITOR = 60.0
+LATE_AT_ONCE = (
+    64  # alerts that wait for a runtime to know their container; more are refused at once
+)
 ASK_DISK_NS = 1_000_000_000  # an answer this young is used again
 
 
@@ -142,6 +145,8 @@ class Runner:
         self._analysing = asyncio.Semaphore(1)
         self._writing = asyncio.Lock()  # reading an incident and writing it back is one step
         self._stopping = asyncio.Event()
+        self._deciding = asyncio.Lock()  # two decisions about one target must see each other
+        self._trying = 0  # alerts whose target is still looked for
         self._tasks: asyncio.TaskGroup
         self.position = 0  # of the journal: everything up to here is in the catalogue
 
@@ -188,7 +193,8 @@ class Runner:
                 if number % POLITE == POLITE - 1:  # whoever waits for a 202 comes first
                     await asyncio.sleep(POLITE_S if self._recent.waiting > POLITE else 0)
                 try:
-                    await self._take(record, batch)
+                    async with self._deciding:
+                        await self._take(record, batch)
                 except TripsharkError as problem:
                     self._refuse_unreadable(record, problem, batch)
             await self._commit(batch, records[-1].seq)
@@ -201,7 +207,7 @@ class Runner:
                 await asyncio.sleep(GATHER_S)  # in a storm fewer, larger transactions
             before = loop.time()
 
-    async def _commit(self, batch: _Batch, position: int) -> None:
+    async def _commit(self, batch: _Batch, position: int | None = None) -> None:
         """One transaction; captures begin after it, so a crash before it loses nothing: the journal has it all."""
         while True:
             try:
@@ -271,7 +277,28 @@ class Runner:
         if isinstance(resolution, Refusal):
             self._refuse(record, alert, meaning(alert, ""), resolution, batch)
             return
+        if resolution.later and self._trying < LATE_AT_ONCE:
+            self._trying += 1
+            self._tasks.create_task(self._take_late(record, alert))
         await self._react(record, alert, resolution, batch)
+
+    async def _take_late(self, record: Record, alert: Alert) -> None:
+        """Nobody knew this alert's container yet: try again for a moment, while others go on.
+
+        What was refused meanwhile is stored as such; the row is replaced when it is found after all.
+        """
+        try:
+            resolution = await self._world.targets.resolve_late(alert)
+            if resolution.target is None:
+                return
+            batch = _Batch()
+            async with self._deciding:
+                await self._react(record, alert, resolution, batch)
+            await self._commit(batch)
+        except TripsharkError as problem:
+            log.warning("an alert could not be tried again", problem=str(problem))
+        finally:
+            self._trying -= 1
 
     async def _react(
         self, record: Record, alert: Alert, resolution: Resolution, batch: _Batch
