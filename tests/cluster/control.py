@@ -33,6 +33,7 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -356,6 +357,8 @@ class ControlPlane(Plane):
         self._arguments = tuple(arguments)
         self._etcd: subprocess.Popen[bytes] | None = None
         self._server: subprocess.Popen[bytes] | None = None
+        # who dies with us dies with the *thread* that started it: one that lives as long as we do
+        self._starter = ThreadPoolExecutor(1)
         self._port, self._etcd_port, peer = _free_ports(3)
         self._peer = peer
         self._authority, self._authority_key = _authority()
@@ -457,6 +460,7 @@ class ControlPlane(Plane):
             self._etcd.kill()
             self._etcd.wait()
             self._etcd = None
+        self._starter.shutdown()
 
     def _etcd_call(self, what: str, body: Json) -> Json:
         request = urllib.request.Request(
@@ -467,16 +471,19 @@ class ControlPlane(Plane):
             return found
 
     def _spawn(self, name: str, *argv: str) -> subprocess.Popen[bytes]:
-        with (self.folder / f"{name}.log").open("ab") as log:
-            return subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self.folder,
-                start_new_session=True,
-                preexec_fn=die_with_us,
-            )
+        def start() -> subprocess.Popen[bytes]:
+            with (self.folder / f"{name}.log").open("ab") as log:
+                return subprocess.Popen(
+                    argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    cwd=self.folder,
+                    start_new_session=True,
+                    preexec_fn=die_with_us,
+                )
+
+        return self._starter.submit(start).result()
 
     def _log(self) -> str:
         logs = [self.folder / "etcd.log", self.folder / "kube-apiserver.log"]

@@ -165,8 +165,7 @@ class Mirror(Generic[T]):
         for key in [each for each in self.items if each not in seen]:
             self._drop(key)
         self._version = self._known = version
-        self._well()
-        self._synced_s = asyncio.get_running_loop().time()
+        self._heard_s = self._synced_s = asyncio.get_running_loop().time()
         self._synced.set()
 
     def _pages(self) -> AsyncGenerator[Page, None]:
