@@ -101,23 +101,8 @@ def seal(
     packets, core = _merge(chosen)
     states = [part.state for part in chosen]
     snaplen = max((state.plan.snaplen for state in states), default=SNAPLEN)
+    said += _cut(packets, rings, snaplen)
     packets = packets.cut(snaplen)
-    cut = int((packets.caplen < packets.length).sum())
-    if cut and snaplen >= SNAPLEN:
-        said.append(
-            Entry(
-                kind="cut",
-                message=f"{cut} packets are longer than what the recorder keeps of each",
-                word=Word.TRUNCATED,
-                count=cut,
-            )
-        )
-    elif cut:
-        said.append(
-            Entry(
-                kind="snaplen", message=f"the rule keeps {snaplen} bytes of each packet", count=cut
-            )
-        )
     said += _kinds(packets, core, rings, states)
     since_ns = min((s.plan.t0_ns - s.plan.before_ns for s in states), default=incident.t0_ns)
     until_ns = max((s.until_ns for s in states), default=incident.t0_ns)
@@ -248,6 +233,33 @@ def _merge(chosen: Sequence[_Chosen]) -> tuple[Packets, NDArray[np.bool_]]:
     once = np.sort(order[np.concatenate(([True], ~same))])
     once = once[np.argsort(packets.time_ns[once], kind="stable")]
     return packets.take(once), core[once]
+
+
+def _cut(packets: Packets, rings: Sequence[RingNote], snaplen: int) -> list[Entry]:
+    """Packets of which not all is there: because the recorder kept less, of each or of its flow, or as the rule asks."""
+    if not len(packets):
+        return []
+    lacking = packets.caplen < np.minimum(packets.length, np.uint32(snaplen))
+    limits = np.array([ring.flow_cut for ring in rings], dtype=np.int64)[packets.source]
+    by_flow, by_rule = lacking & (limits > 0), ~lacking & (packets.length > snaplen)
+    in_flow, in_each, in_rule = (
+        int(each.sum()) for each in (by_flow, lacking & ~by_flow, by_rule)
+    )
+    entries = []
+    if in_flow:
+        limit = int(limits[by_flow].max())
+        message = (
+            f"{in_flow} packets are longer than what the recorder keeps of each: flow_cut, of a flow's packets "
+            f"in each direction {limit} bytes in full, of the others the headers"
+        )
+        entries.append(Entry(kind="flow_cut", message=message, word=Word.TRUNCATED, count=in_flow))
+    if in_each:
+        message = f"{in_each} packets are longer than what the recorder keeps of each"
+        entries.append(Entry(kind="cut", message=message, word=Word.TRUNCATED, count=in_each))
+    if in_rule:
+        message = f"the rule keeps {snaplen} bytes of each packet"
+        entries.append(Entry(kind="snaplen", message=message, count=in_rule))
+    return entries
 
 
 def _kinds(
@@ -478,6 +490,7 @@ def _details(
                     "closed_ns": ring.closed_ns,
                     "oldest_ns": ring.oldest_ns,
                     "snaplen": ring.snaplen,
+                    "flow_cut": ring.flow_cut,
                     "packets_seen": ring.packets,
                     "packets_looked_at": ring.seen,
                     "kernel_drops": ring.drops,

@@ -39,6 +39,7 @@ class RingNote:
     packets: int = 0
     drops: int = 0
     overwritten: int = 0
+    flow_cut: int = 0  # bytes recorded in full per flow and direction, of the rest headers; 0: all
     gaps: list[tuple[int, int]] = field(default_factory=list)
     losses: list[tuple[int, int, int]] = field(default_factory=list)
 
@@ -101,6 +102,7 @@ class Spool:
         note = self.state.rings[self._index[copy.ring]]
         note.closed_ns = copy.closed_ns
         note.packets, note.drops = copy.packets, copy.drops
+        note.flow_cut = max(note.flow_cut, copy.flow_cut)
         if (
             note.seen
         ):  # of a first copy only the very oldest can be missing: the history is that much shorter
