@@ -271,6 +271,23 @@ class Metadata:
         found = await self._remember(("pod", namespace, name), ask)
         return found[0] if found else None
 
+    async def lookup_container(self, id: str, node: str) -> PodFacts | None:
+        """Whose container this is (12 digits or more), among the pods of a node; None when it is nobody's."""
+        if (here := self.pod_by_container(id)) is not None:
+            return here
+        if not _is_name(node) or len(id) < DIGITS:
+            return None
+
+        async def ask() -> tuple[PodFacts, ...]:
+            params = {"fieldSelector": f"spec.nodeName={node}", "resourceVersion": "0"}
+            for each in await self._pods_by("/api/v1/pods", params):
+                if any(container.startswith(id) for container in each.containers):
+                    return (await self._topped(each),)
+            return ()
+
+        found = await self._remember(("container", id, node), ask)
+        return found[0] if found else None
+
     async def pods_of(self, kind: str, namespace: str, name: str) -> tuple[PodFacts, ...]:
         """Every pod of a workload or a service that runs, on whichever nodes; () when there is no such thing.
 

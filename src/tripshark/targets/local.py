@@ -2,7 +2,7 @@
 
 Everything is answered from what is known here: the recorder's namespaces joined with the runtime's pods, the
 cluster's facts and the settings' static map. Only who is not known is asked for, and briefly: alerts are taken in
-order, and one about a stranger must not hold up the others. `resolve` waits at most `PATIENCE_S` in all for others;
+order, and one about a stranger must not hold up the others. `resolve` waits at most `asking.PATIENCE_S` in all for others;
 what may become known within seconds is marked `later`, and `resolve_late` has the time to try again.
 """
 
@@ -10,15 +10,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from ipaddress import ip_address
-from typing import TypeVar
 
-from tripshark.errors import NotFound, Transient, TripsharkError
-from tripshark.model.addresses import AddressBook, Holder, HolderKind, plain
+from tripshark.errors import NotFound, Transient
+from tripshark.model.addresses import AddressBook, HolderKind
 from tripshark.model.alert import Alert
-from tripshark.model.filter import MAX_ALSO
 from tripshark.model.pod import PodFacts, Sandbox
 from tripshark.model.recording import Mode, Policy, Recording
 from tripshark.model.target import (
@@ -31,26 +28,23 @@ from tripshark.model.target import (
     TargetKind,
 )
 from tripshark.ports import Clock
+from tripshark.targets.asking import LATE_S, Patience
 from tripshark.targets.clues import DIGITS, Clues, clues
 from tripshark.targets.known import HEARD_NS, Household, Sandboxes
+from tripshark.targets.neighbours import Neighbourhood, at, ends_of, held_by
 from tripshark.targets.sources import Assignable, Cluster, Namespaces, Resident, Runtime
 from tripshark.targets.view import Unrecorded, View
 
 __all__ = ["LocalTargets", "Resident"]
 
-T = TypeVar("T")
-
 FRESH_NS = 200_000_000  # answers younger than this are used again
 RETRY_NS = 50_000_000  # what is not known is asked again this soon
 STALE_NS = 60_000_000_000  # what was known this long ago serves while the recorder is away
 SHARE = 20  # looking at everybody may cost one part of so many of the time
-PATIENCE_S = 0.25  # for runtimes and the API, in all, when an alert is about nobody known
 AGAIN_S = 0.1  # a container that was just created may be known so much later
-LATE_S = 2.0  # `resolve_late`'s patience
 STRANGERS = 8  # a second: more alerts about unknown containers wait for nobody
 RESEND_NS = 60_000_000_000  # what the recorder was told is told again this often
 TOMBSTONE_NS = 600_000_000_000
-MAX_ENDS = 16  # behind one service
 
 
 class LocalTargets:
@@ -80,6 +74,7 @@ class LocalTargets:
         self._household = Household(
             residents, self._sandboxes, cluster, policy or Policy(), node=node
         )
+        self._neighbours = Neighbourhood(cluster, book, node=node)
         self._view = View(())
         self._looked_ns = 0
         self._fresh_ns = FRESH_NS
@@ -201,7 +196,7 @@ class LocalTargets:
         answer = await self._local(alert, said, view)
         if answer.target is not None:
             return answer
-        patience = _Patience()
+        patience = Patience()
         foreign = self._foreign(alert, said, view)
         later = False
         unrecorded = _unrecorded(said, view)
@@ -301,7 +296,7 @@ class LocalTargets:
         except Transient:
             return None
 
-    async def _ask_runtime(self, said: Clues, patience: _Patience) -> tuple[bool, bool]:
+    async def _ask_runtime(self, said: Clues, patience: Patience) -> tuple[bool, bool]:
         """Whether a runtime knows one of these after all; and whether one may yet."""
         if self._runtime is None:
             return False, False
@@ -334,7 +329,7 @@ class LocalTargets:
 
     def _by_address(self, alert: Alert, view: View) -> tuple[Target, str] | None:
         """Last resort: one target alone holds one of the addresses; client before server."""
-        for address in _ends(alert):
+        for address in ends_of(alert):
             found = view.by_address(address, alert.time_ns)
             if found is not None:
                 return found, address
@@ -355,7 +350,7 @@ class LocalTargets:
         return host if self._book is not None and self._book.is_node(host) else ""
 
     async def _elsewhere(
-        self, alert: Alert, said: Clues, foreign: str, patience: _Patience
+        self, alert: Alert, said: Clues, foreign: str, patience: Patience
     ) -> Elsewhere | None:
         """Where the pod runs that the alert names, when that is another node."""
         if self._cluster is None:
@@ -367,29 +362,26 @@ class LocalTargets:
             facts = self._cluster.pod(said.namespace, said.pod) or await patience.ask(
                 self._cluster.lookup_pod(said.namespace, said.pod)
             )
+        if facts is None and foreign and said.containers:
+            facts = await patience.ask(
+                self._cluster.lookup_container(said.containers[0][0], foreign)
+            )
         if facts is not None and facts.node and not _contradicts(facts, said, alert):
-            return None if facts.node == self._node else _at(facts)
+            return None if facts.node == self._node else at(facts)
         if foreign:
             return Elsewhere(node=foreign, namespace=said.namespace, pod=said.pod, uid=said.uid)
         return None
 
-    async def _elsewhere_by_address(self, alert: Alert, patience: _Patience) -> Elsewhere | None:
+    async def _elsewhere_by_address(self, alert: Alert, patience: Patience) -> Elsewhere | None:
         """Last resort, for an alert that names nobody."""
         if alert.on_host or self._cluster is None:
             return None
-        for address in _ends(alert):
-            holder = await self._holder(address, alert.time_ns, patience)
+        for address in ends_of(alert):
+            holder = await self._neighbours.holder(address, alert.time_ns, patience)
             is_pod = holder is not None and holder.kind == HolderKind.POD
             if holder is not None and is_pod and holder.node not in ("", self._node):
-                return _held_by(holder)
+                return held_by(holder)
         return None
-
-    async def _holder(self, address: str, at_ns: int, patience: _Patience) -> Holder | None:
-        """Whose address this was then, as the history knows, or is now, as the API does."""
-        holder = self._book.at(address, at_ns) if self._book is not None else None
-        if holder is None and self._cluster is not None and ip_address(address).is_private:
-            holder = await patience.ask(self._cluster.owner_of_address(address))
-        return holder
 
     # ------------------------------------------------------------------------------------- neighbours
 
@@ -402,108 +394,22 @@ class LocalTargets:
 
     async def peers_of(self, alert: Alert, target: Target) -> tuple[PeerEnd, ...]:
         """All pods that may be the other end: one, or those behind a service's address, recorded here first."""
-        address = self._other_end(alert, target)
-        if not address:
-            return ()
         try:
             view = await self._look(self._fresh_ns)
         except Transient:
             return ()
-        patience = _Patience()
-        direct = await self._end_at(address, alert, target, view, patience)
-        if direct is not None:
-            return (direct,)
-        if self._cluster is None:
-            return ()
-        services = self._cluster.services_at(address)
-        if not services:
-            return ()
-        via = f"{services[0].namespace}/svc/{services[0].name}"
-        behind = await patience.ask(self._cluster.backends_of(address)) or ()
-        ends = []
-        for each in sorted(set(behind))[:MAX_ENDS]:
-            end = await self._end_at(each, alert, target, view, patience, via=via)
-            if end is not None:
-                ends.append(end)
-        return tuple(sorted(ends, key=lambda end: end.target is None))
-
-    def _other_end(self, alert: Alert, target: Target) -> str:
-        """The address of the connection that is not the target's own; the server's where neither is."""
-        connection = alert.connection
-        if connection is None or connection.listening:
-            return ""
-        own = {plain(each) for each in target.addresses}
-        ends = [each for each in _ends(alert) if each not in own]
-        server = str(connection.server.address)
-        return server if server in ends else (ends[0] if ends else "")
-
-    async def _end_at(
-        self,
-        address: str,
-        alert: Alert,
-        target: Target,
-        view: View,
-        patience: _Patience,
-        *,
-        via: str = "",
-    ) -> PeerEnd | None:
-        found = view.by_address(address, alert.time_ns)
-        if found is not None:
-            if found.key == target.key or found.kind is TargetKind.HOST:
-                return None
-            return PeerEnd(address=address, target=found, via=via, reason=f"{address} is its own")
-        holder = await self._holder(address, alert.time_ns, patience)
-        if holder is None or holder.kind != HolderKind.POD or holder.guest:
-            return None
-        here = view.by_uid(holder.uid, alert.time_ns) if holder.uid else None
-        if here is None and holder.node == self._node:
-            namespace, _, pod = holder.name.partition("/")
-            here = view.by_pod(namespace, pod, holder.uid, alert.time_ns)
-        if here is not None:
-            is_other = here.key != target.key and here.kind is not TargetKind.HOST
-            reason = f"{address} was {holder.name}'s"
-            return (
-                PeerEnd(address=address, target=here, via=via, reason=reason) if is_other else None
-            )
-        if not holder.node or holder.node == self._node:
-            return None
-        return PeerEnd(
-            address=address,
-            elsewhere=_held_by(holder),
-            via=via,
-            reason=f"{address} is {holder.name}'s on {holder.node}",
-        )
+        return await self._neighbours.peers_of(alert, target, view)
 
     async def widen_addresses(self, alert: Alert) -> tuple[str, ...]:
-        """Addresses that stand for the alert's peer as well: those behind a service's address, and it for them.
+        """Addresses behind the service that the alert's peer is: a filter for it must take them in as well.
 
         More than a filter can take in are none: its ladder then widens by itself.
         """
-        if self._cluster is None or alert.connection is None:
-            return ()
-        patience = _Patience()
-        found: dict[str, None] = {}
-        for address in reversed(_ends(alert)):
-            if self._cluster.services_at(address):
-                behind = await patience.ask(self._cluster.backends_of(address)) or ()
-                found.update(dict.fromkeys(filter(None, map(plain, behind))))
-        for address in _ends(alert):
-            found.pop(address, None)
-        return tuple(sorted(found)) if len(found) <= MAX_ALSO else ()
+        return await self._neighbours.behind(alert)
 
     async def workload_of(self, target: Target) -> Members:
         """Every pod of the workload that this one belongs to, itself among them."""
-        kind, slash, name = target.identity.owner.partition("/")
-        if not slash:
-            return Members(
-                targets=(target,), reason=f"{target.title} belongs to no workload that is known"
-            )
-        found = await self.expand(kind, target.identity.namespace, name)
-        if target.key in {each.key for each in found.targets}:
-            return found
-        return Members(
-            targets=(target, *found.targets), elsewhere=found.elsewhere, reason=found.reason
-        )
+        return await self._neighbours.workload_of(target, await self._look(self._fresh_ns))
 
     async def expand(self, kind: str, namespace: str, name: str) -> Members:
         """The pods of a `Deployment`, `StatefulSet`, … or of a `Service`; what a `Node` records.
@@ -512,45 +418,7 @@ class LocalTargets:
         is away what is known here is all, and the reason says so. Raises `Transient` when the recorder is away.
         """
         view = await self._look(self._fresh_ns)
-        if kind.lower() == "node":
-            return self._of_node(view, name)
-        facts: tuple[PodFacts, ...] = ()
-        away = "no cluster is asked"
-        if self._cluster is not None:
-            try:
-                async with asyncio.timeout(LATE_S):
-                    facts = await self._cluster.pods_of(kind, namespace, name)
-                away = ""
-            except (TripsharkError, TimeoutError) as problem:
-                away = f"the API server could not be asked: {str(problem) or 'no answer in time'}"
-        uids = {each.uid for each in facts}
-        owner = f"{kind}/{name}".lower()
-        here = {
-            target.key: target
-            for target in view.targets
-            if target.identity.uid in uids
-            or (target.identity.namespace == namespace and target.identity.owner.lower() == owner)
-        }
-        elsewhere = tuple(_at(each) for each in facts if each.node and each.node != self._node)
-        targets = tuple(
-            sorted(here.values(), key=lambda each: (not each.alive, each.title, each.since_ns))
-        )
-        many = len(targets) + len(elsewhere)
-        reason = f"{kind} {namespace}/{name} has {many} pod{'' if many == 1 else 's'}"
-        if away:
-            reason += f" here; {away}"
-        return Members(targets=targets, elsewhere=elsewhere, reason=reason)
-
-    def _of_node(self, view: View, name: str) -> Members:
-        """The host's own rings see what its pods exchange with others; without them each pod's."""
-        if name != self._node:
-            return Members(elsewhere=(Elsewhere(node=name),), reason=f"{name} is another node")
-        if view.host is not None:
-            return Members(targets=(view.host,), reason=f"{name} is this node")
-        return Members(
-            targets=tuple(each for each in view.targets if each.alive),
-            reason=f"{name} is this node; its own network is not recorded (recorder.host), all its pods' are",
-        )
+        return await self._neighbours.expand(kind, namespace, name, view)
 
     # ------------------------------------------------------------------------------------- people
 
@@ -592,7 +460,7 @@ class LocalTargets:
         found = view.by_container(id)
         if found is None and len(id) >= DIGITS and id.isalnum():
             asked = Clues(containers=((id, "container"),))
-            if (await self._ask_runtime(asked, _Patience()))[0]:
+            if (await self._ask_runtime(asked, Patience()))[0]:
                 found = (await self._look(0)).by_container(id)
         return found
 
@@ -610,9 +478,9 @@ class LocalTargets:
         namespace, slash, pod = name.partition("/")
         if self._cluster is None or not slash or not pod or "/" in pod:
             return None
-        facts = await _Patience(LATE_S).ask(self._cluster.lookup_pod(namespace, pod))
+        facts = await Patience(LATE_S).ask(self._cluster.lookup_pod(namespace, pod))
         is_far = facts is not None and facts.node and facts.node != self._node
-        return _at(facts) if facts is not None and is_far else None
+        return at(facts) if facts is not None and is_far else None
 
     async def _of_process(self, pid: int) -> Resolution:
         """The target of a process's namespace, recorded from now on if it was not."""
@@ -626,23 +494,6 @@ class LocalTargets:
             )
         found = (await self._look(0)).by_name(key)
         return Resolution(target=found, reason=f"process {pid} lives in its namespace")
-
-
-class _Patience:
-    """How long others are waited for, in all; what they do not answer in time is not known."""
-
-    def __init__(self, seconds: float = PATIENCE_S) -> None:
-        self._until = asyncio.get_running_loop().time() + seconds
-
-    def left(self) -> float:
-        return max(0.0, self._until - asyncio.get_running_loop().time())
-
-    async def ask(self, question: Awaitable[T]) -> T | None:
-        try:
-            async with asyncio.timeout_at(self._until):
-                return await question
-        except (TripsharkError, TimeoutError):
-            return None
 
 
 _KINDS = {
@@ -662,18 +513,6 @@ _KINDS = {
 }
 
 
-def _ends(alert: Alert) -> tuple[str, ...]:
-    """The connection's addresses that can be somebody's; client before server."""
-    if alert.connection is None:
-        return ()
-    found = (alert.connection.client.address, alert.connection.server.address)
-    return tuple(
-        str(each)
-        for each in found
-        if each is not None and not each.is_loopback and not each.is_unspecified
-    )
-
-
 def _unrecorded(said: Clues, view: View) -> Unrecorded | None:
     return view.unrecorded(
         *(id[:DIGITS] for id, _ in said.containers),
@@ -687,15 +526,6 @@ def _contradicts(facts: PodFacts, said: Clues, alert: Alert) -> bool:
     if said.uid and facts.uid and said.uid != facts.uid:
         return True
     return not said.uid and facts.created_ns > alert.time_ns + 2_000_000_000
-
-
-def _at(facts: PodFacts) -> Elsewhere:
-    return Elsewhere(node=facts.node, namespace=facts.namespace, pod=facts.name, uid=facts.uid)
-
-
-def _held_by(holder: Holder) -> Elsewhere:
-    namespace, _, pod = holder.name.partition("/")
-    return Elsewhere(node=holder.node, namespace=namespace, pod=pod, uid=holder.uid)
 
 
 def _pid_of(name: str) -> int | None:

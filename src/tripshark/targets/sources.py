@@ -67,6 +67,9 @@ class Cluster(Protocol):
     async def lookup_pod(self, namespace: str, name: str) -> PodFacts | None:
         """On whichever node."""
 
+    async def lookup_container(self, id: str, node: str) -> PodFacts | None:
+        """Whose container this is, among a node's pods."""
+
     async def pods_of(self, kind: str, namespace: str, name: str) -> tuple[PodFacts, ...]:
         """Of a workload or a service, on whichever nodes."""
 
