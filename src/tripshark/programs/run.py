@@ -167,14 +167,23 @@ def _prepare(settings: Settings, players: Cast, only: Sequence[str]) -> None:
             owned.setdefault(socket.parent, root)
             if settings.data in socket.parents:
                 owned.setdefault(settings.data, players.responder.uid if players.separate else -1)
+    for folder in sorted(owned):  # all of them first: a folder given away may be closed to us
+        _make(folder)
     for folder in sorted(owned):
         _own(folder, owned[folder], players.shared_gid if players.separate else -1)
 
 
-def _own(folder: Path, uid: int, gid: int) -> None:
-    """Make the folder, closed to the world, and give it away (-1: to nobody). Raises `Permanent`."""
+def _make(folder: Path) -> None:
+    """Raises `Permanent`."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise _unusable(folder, problem) from problem
+
+
+def _own(folder: Path, uid: int, gid: int) -> None:
+    """Close the folder to the world, and give it away (-1: to nobody). Raises `Permanent`."""
+    try:
         info = folder.stat()
         if (uid not in (-1, info.st_uid)) or (gid not in (-1, info.st_gid)):
             os.chown(folder, uid, gid)
@@ -183,8 +192,12 @@ def _own(folder: Path, uid: int, gid: int) -> None:
     except OSError as problem:
         if isinstance(problem, PermissionError) and os.access(folder, os.W_OK | os.X_OK):
             return  # somebody else's, such as a volume that was given to our group: it will do
-        raise Permanent(
-            f"the data folder cannot be used: {problem.strerror}",
-            where=str(folder),
-            hint="name another with --data, or `data:` in the settings",
-        ) from problem
+        raise _unusable(folder, problem) from problem
+
+
+def _unusable(folder: Path, problem: OSError) -> Permanent:
+    return Permanent(
+        f"the data folder cannot be used: {problem.strerror}",
+        where=str(folder),
+        hint="name another with --data, or `data:` in the settings",
+    )
