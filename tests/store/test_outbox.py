@@ -173,7 +173,9 @@ async def test_moved_evidence_is_read_from_the_store(node: Node) -> None:
     assert known.folder == node.objects.where(f"evidence/2026/11/24/{incident.id}/node-1")
     cache = Cache(node.data / "cache", most=1 << 20)
     cache.prepare()
-    shelf = NodeShelf(node.vault, node.catalogue, node.objects, Remote(node.objects, cache))
+    shelf = NodeShelf(
+        node.vault, node.catalogue, node.objects, Remote(node.objects, cache), node=NODE
+    )
     manifest = json.loads(await shelf.manifest(incident.id, ""))
     assert manifest["incident"] == incident.id
     for name, content in (("custody.jsonl", b'"moved"'), ("evidence.pcapng", b"packets")):

@@ -226,6 +226,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
         checks={"recorder": fine, "disk": fine},
         custody=lambda id, name, who: viewed.append((id, name, who)),
         hosts=frozenset({"Node-1"}),
+        node="node-1",
     )
     yield World(
         parts=parts,

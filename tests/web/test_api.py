@@ -181,7 +181,11 @@ async def test_every_route_answers_as_it_is_described(world) -> None:
             ("POST", "/v1/alerts"),
         }
         for route in ROUTES:
-            path = route.path.replace("{id}", world.incident.id).replace("{name}", "manifest.json")
+            path = (
+                route.path.replace("{id}", world.incident.id)
+                .replace("{name}", "manifest.json")
+                .replace("{node}", "node-1")
+            )
             answer = await http.request(
                 route.method, path, json={"target": "host"} if route.method == "POST" else None
             )
@@ -199,7 +203,11 @@ async def test_off_loopback_reading_needs_credentials(world) -> None:
     open_paths = {"/healthz", "/readyz", "/metrics"}
     async with world.served(gate=gate) as port, client(port) as http:
         for route in ROUTES:
-            path = route.path.replace("{id}", world.incident.id).replace("{name}", "manifest.json")
+            path = (
+                route.path.replace("{id}", world.incident.id)
+                .replace("{name}", "manifest.json")
+                .replace("{node}", "node-1")
+            )
             body = {"target": "host"} if route.method == "POST" else None
             bare = await http.request(route.method, path, json=body)
             assert bare.status_code == (200 if route.path in open_paths else 401), path

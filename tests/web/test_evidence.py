@@ -137,6 +137,7 @@ async def test_no_name_leads_out_of_the_folder(world, name: str) -> None:
 
     from tripshark.errors import BadInput, NotFound
     from tripshark.web import evidence
+    from tripshark.web.access import Caller
 
     scope = {
         "type": "http",
@@ -146,7 +147,7 @@ async def test_no_name_leads_out_of_the_folder(world, name: str) -> None:
         "path_params": {"id": world.incident.id, "name": name},
     }
     try:
-        answer = await evidence.serve(Request(scope), world.parts)
+        answer = await evidence.serve(Request(scope), world.parts, Caller("command line"))
     except (BadInput, NotFound):
         return
     answer.close()

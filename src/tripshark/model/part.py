@@ -182,6 +182,11 @@ def joined(parts: Iterable[Part]) -> Incident:
     )
 
 
+def namespaces_in(manifest: Manifest) -> tuple[str, ...]:
+    """Whose packets the evidence holds, as its manifest tells it; `EVERY` where it does not tell clearly."""
+    return _namespaces(_group(manifest.details, "who"))
+
+
 def _namespaces(who: Mapping[str, Json]) -> tuple[str, ...]:
     """Whose packets these are. What is not said clearly counts as everybody's."""
     said = who.get("namespaces")

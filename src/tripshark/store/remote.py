@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from tripshark.errors import NotFound, NotVerified
 from tripshark.model.evidence import IncidentId, SealedFile
-from tripshark.model.part import Part, Place, place_of
+from tripshark.model.part import NodeName, Part, Place, place_of
 from tripshark.store.catalogue import SqlCatalogue
 from tripshark.store.disk import refused
 from tripshark.store.fleet import FleetParts
@@ -65,6 +65,15 @@ class Cache:
             self._waiting[sha256] -= 1
             if not self._waiting[sha256]:
                 del self._waiting[sha256], self._fetching[sha256]
+
+    def find(self, key: str) -> int | None:
+        """A descriptor of what is kept under 64 hex digits, to be closed by the caller. Raises `Transient`."""
+        return self._open(key)
+
+    def take(self, made: Path, key: str) -> None:
+        """Keep a file of this folder under that key, within the bound; it stays until others need the room."""
+        made.rename(self.folder / key)
+        self._bound(0)
 
     async def _fetch(
         self, sha256: str, pieces: Callable[[], AsyncIterator[bytes]], size: int
@@ -214,7 +223,7 @@ class HubShelf:
             raise NotFound(
                 f"this incident has {len(found)} parts",
                 where=incident,
-                hint="name one: /v1/incidents/ID/parts/NODE/FILE with NODE "
+                hint="all in one file: merged.pcapng; one of them: parts/NODE/FILE with NODE "
                 + ", ".join(each.node for each in found[:20]),
             )
         raise NotFound(
@@ -228,8 +237,15 @@ class NodeShelf:
     """`web.parts.Shelf` of one node: its own folder first, the store for what was moved there."""
 
     def __init__(
-        self, vault: FolderVault, catalogue: SqlCatalogue, objects: Objects, remote: Remote
+        self,
+        vault: FolderVault,
+        catalogue: SqlCatalogue,
+        objects: Objects,
+        remote: Remote,
+        *,
+        node: NodeName,
     ) -> None:
+        self._node = node
         self._vault = vault
         self._catalogue = catalogue
         self._objects = objects
@@ -237,6 +253,8 @@ class NodeShelf:
 
     async def manifest(self, incident: IncidentId, node: str) -> bytes:
         """As `HubShelf.manifest`; there is one part."""
+        if node not in ("", self._node):
+            raise NotFound("this machine has no parts of other nodes", where=node)
         try:
             return await asyncio.to_thread(
                 lambda: (Path(self._vault.folder(incident)) / MANIFEST).read_bytes()

@@ -15,6 +15,7 @@ from starlette.routing import Router
 from starlette.types import Message, Receive, Scope, Send
 
 from tripshark.errors import BadInput, Denied, NotFound, Permanent, TripsharkError
+from tripshark.web.access import CHALLENGE, identify
 from tripshark.web.answers import problem
 from tripshark.web.parts import Parts
 from tripshark.web.routes import ROUTES, Route
@@ -92,10 +93,14 @@ def _endpoint(route: Route, parts: Parts) -> Callable[[Request], Awaitable[Respo
     async def answer(request: Request) -> Response:
         try:
             if not is_open:
-                _let_in(request, parts)
+                if parts.access is None:
+                    _let_in(request, parts)
+                else:
+                    request.state.caller = await identify(request, parts.access)
             return await route.handler(request, parts)
         except TripsharkError as error:
-            return problem(error, challenge=parts.gate.challenge)
+            challenge = parts.gate.challenge if parts.access is None else CHALLENGE
+            return problem(error, challenge=challenge)
 
     return answer
 

@@ -27,7 +27,7 @@ class _Body(msgspec.Struct, forbid_unknown_fields=True):
 _BODY = msgspec.json.Decoder(_Body)
 
 
-async def read(request: Request) -> CaptureRequest:
+async def read(request: Request, by: str) -> CaptureRequest:
     """The request in the body. Raises `BadInput` and its kinds."""
     # Only this media type makes a browser ask first: a web page elsewhere cannot start captures on loopback.
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -64,7 +64,7 @@ async def read(request: Request) -> CaptureRequest:
         )
     return CaptureRequest(
         target=asked.target,
-        by=f"api:{request.client.host}" if request.client else "command line",
+        by=by,
         before_ns=_duration(asked.before, "before"),
         after_ns=_duration(asked.after, "after"),
         scope=Scope(asked.scope) if asked.scope else None,

@@ -14,19 +14,25 @@ import tempfile
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from tripshark.errors import BadInput, NotFound, Permanent, TripsharkError
-from tripshark.model.evidence import IncidentId, Manifest, file_name, incident_id, read_manifest
+from tripshark.model.evidence import IncidentId, SealedFile, file_name, incident_id, read_manifest
+from tripshark.model.incident import EVERY
+from tripshark.model.part import namespaces_in, node_name
+from tripshark.ports import Vault
+from tripshark.web.access import EVIDENCE, Caller
 from tripshark.web.answers import SAFE, problem
 from tripshark.web.parts import Parts
 
 CHUNK = 1 << 18
 MANIFEST = "manifest.json"
 BESIDE = frozenset({"findings.json", "timeline.jsonl", "report.html", "custody.jsonl"})
+MERGED = re.compile(r"merged(-[0-9]{1,5})?\.pcapng|merged\.json")
 _MEDIA = {
     ".pcapng": "application/x-pcapng",
     ".pcap": "application/vnd.tcpdump.pcap",
@@ -42,45 +48,107 @@ class NoSuchRange(BadInput):
     http_status = 416
 
 
-async def serve(request: Request, parts: Parts) -> Response:
-    """One file of one incident's evidence. Raises `NotFound`, `BadInput`."""
+async def serve(request: Request, parts: Parts, caller: Caller) -> Response:
+    """One file of one incident's evidence. Raises `NotFound`, `BadInput`, `Forbidden`, `NotVerified`, `Transient`."""
     id = incident_id(request.path_params["id"])
+    node = node_name(request.path_params["node"]) if "node" in request.path_params else ""
     name = file_name(request.path_params["name"])
-    who = f"api:{request.client.host}" if request.client else "command line"
-    folder = Path(await asyncio.to_thread(parts.vault.folder, id))
-    manifest, digest = await asyncio.to_thread(_manifest, folder)
-    sealed = {each.name: each.sha256 for each in manifest.files}
+    await _require_rights(id, parts, caller)
+    if not node and MERGED.fullmatch(name) and parts.merging is not None:
+        found = await parts.parts_of(id) if parts.parts_of is not None else ()
+        served = await _answer(await parts.merging.open(found, name), id, name, "")
+        return await _noted(served, request, parts, id, name, caller)
+    shelf = parts.shelf or _Folders(parts.vault, parts.node)
+    content = await shelf.manifest(id, node)
+    manifest = await asyncio.to_thread(read_manifest, content)
+    if parts.access is not None:  # what was sealed is asked about too, whatever the catalogue says
+        await caller.require("get", EVIDENCE, namespaces_in(manifest))
+    sealed = {each.name: each for each in manifest.files}
+    label = f"{node}-{name}" if node else name
     if name == MANIFEST:
-        served = await _open(folder / name, id, digest)
+        served = await _answer(
+            await asyncio.to_thread(_nameless, content), id, label, sha256(content).hexdigest()
+        )
     elif name in sealed:
-        served = await _open(folder / name, id, sealed[name])
+        if request.method == "GET" and (address := await shelf.address(id, node, name)):
+            elsewhere = Response(status_code=307, headers={**SAFE, "location": address})
+            return await _noted(elsewhere, request, parts, id, label, caller)
+        its = sealed[name]
+        served = await _answer(await shelf.open(id, node, name, its), id, label, its.sha256)
     elif name in BESIDE:
-        served = await _open(folder / name, id, "")
+        served = await _answer(await shelf.open(id, node, name, None), id, label, "")
     elif name.endswith(".pcap") and (source := name + "ng") in sealed:
-        served = await _converted(folder / source, id, name, parts)
+        descriptor = await shelf.open(id, node, source, sealed[source])
+        served = await _converted(descriptor, source, id, label, parts)
     else:
         raise _nothing(id, name, tuple(sealed))
-    if (
-        request.method == "GET"
-        and not _is_known(request, served.tag)
-        and parts.custody is not None
-    ):
+    return await _noted(served, request, parts, id, label, caller)
+
+
+async def _require_rights(id: IncidentId, parts: Parts, caller: Caller) -> None:
+    if parts.access is None:
+        return
+    known = await parts.catalogue.incident(id)
+    await caller.require("get", EVIDENCE, (EVERY,) if known is None else known.held)
+
+
+Answer = TypeVar("Answer", bound=Response)
+
+
+async def _noted(
+    served: Answer, request: Request, parts: Parts, id: IncidentId, name: str, caller: Caller
+) -> Answer:
+    """Custody knows who took it before the first byte leaves."""
+    known = isinstance(served, FileAnswer) and _is_known(request, served.tag)
+    if request.method == "GET" and not known and parts.custody is not None:
         try:
-            await asyncio.to_thread(parts.custody, id, name, who)
+            await asyncio.to_thread(parts.custody, id, name, caller.name)
         except BaseException:
-            served.close()
+            if isinstance(served, FileAnswer):
+                served.close()
             raise
     return served
 
 
-def _manifest(folder: Path) -> tuple[Manifest, str]:
-    try:
-        data = (folder / MANIFEST).read_bytes()
-    except OSError as error:
-        raise NotFound(
-            f"the evidence has no manifest: {error.strerror}", where=folder.name
-        ) from error
-    return read_manifest(data), sha256(data).hexdigest()
+class _Folders:
+    """`parts.Shelf` over the vault's own folders."""
+
+    def __init__(self, vault: Vault, node: str) -> None:
+        self._vault = vault
+        self._node = node
+
+    async def manifest(self, incident: IncidentId, node: str) -> bytes:
+        def work() -> bytes:
+            if node not in ("", self._node):
+                raise NotFound("this machine has no parts of other nodes", where=node)
+            folder = Path(self._vault.folder(incident))
+            try:
+                return (folder / MANIFEST).read_bytes()
+            except OSError as error:
+                raise NotFound(
+                    f"the evidence has no manifest: {error.strerror}", where=folder.name
+                ) from error
+
+        return await asyncio.to_thread(work)
+
+    async def open(
+        self, incident: IncidentId, node: str, name: str, sealed: SealedFile | None
+    ) -> int:
+        def work() -> int:
+            path = Path(self._vault.folder(incident)) / name
+            try:
+                return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            except OSError as error:
+                raise NotFound(
+                    f"no file {name} in this evidence yet",
+                    where=incident,
+                    hint="is it analysed?",
+                ) from error
+
+        return await asyncio.to_thread(work)
+
+    async def address(self, incident: IncidentId, node: str, name: str) -> str | None:
+        return None
 
 
 def _nothing(id: IncidentId, name: str, names: tuple[str, ...]) -> NotFound:
@@ -91,22 +159,22 @@ def _nothing(id: IncidentId, name: str, names: tuple[str, ...]) -> NotFound:
     )
 
 
-async def _open(path: Path, id: IncidentId, digest: str) -> FileAnswer:
+def _nameless(content: bytes) -> int:
+    """A descriptor of a file in memory."""
+    descriptor = os.memfd_create("manifest", os.MFD_CLOEXEC)
+    with os.fdopen(os.dup(descriptor), "wb") as file:
+        file.write(content)
+    return descriptor
+
+
+async def _answer(descriptor: int, id: IncidentId, name: str, digest: str) -> FileAnswer:
     def work() -> FileAnswer:
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except OSError as error:
-            raise NotFound(
-                f"no file {path.name} in this evidence yet", where=id, hint="is it analysed?"
-            ) from error
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             os.close(descriptor)
-            raise NotFound(f"{path.name} is not a file", where=id)
+            raise NotFound(f"{name} is not a file", where=id)
         tag = digest or _hash(descriptor, status.st_size)
-        return FileAnswer(
-            descriptor=descriptor, size=status.st_size, tag=tag, name=f"{id}-{path.name}"
-        )
+        return FileAnswer(descriptor=descriptor, size=status.st_size, tag=tag, name=f"{id}-{name}")
 
     return await asyncio.to_thread(work)
 
@@ -120,25 +188,32 @@ def _hash(descriptor: int, size: int) -> str:
     return digest.hexdigest()
 
 
-async def _converted(source: Path, id: IncidentId, name: str, parts: Parts) -> FileAnswer:
-    """A classic pcap, made for this answer: names, alert rows and counters are left behind."""
+async def _converted(
+    source: int, source_name: str, id: IncidentId, name: str, parts: Parts
+) -> FileAnswer:
+    """A classic pcap, made for this answer: names, alert rows and counters are left behind. Closes `source`."""
     convert = parts.to_pcap
-    if convert is None:
-        raise Permanent(
-            "this server cannot write classic pcap", where=id, hint=f"take {source.name} instead"
-        )
 
     def work() -> FileAnswer:
+        if convert is None:
+            raise Permanent(
+                "this server cannot write classic pcap",
+                where=id,
+                hint=f"take {source_name} instead",
+            )
         with tempfile.TemporaryDirectory(prefix="pcap-", dir=parts.scratch) as folder:
             made = Path(folder) / name
-            convert(source, made)
+            convert(Path(f"/proc/self/fd/{source}"), made)
             descriptor = os.open(made, os.O_RDONLY | os.O_CLOEXEC)
         size = os.fstat(descriptor).st_size
         return FileAnswer(
             descriptor=descriptor, size=size, tag=_hash(descriptor, size), name=f"{id}-{name}"
         )
 
-    return await asyncio.to_thread(work)
+    try:
+        return await asyncio.to_thread(work)
+    finally:
+        os.close(source)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
@@ -20,6 +21,50 @@ _ANSWER = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0)
 _FREEZE = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 
 
+class OutboxView(Protocol):
+    """How sending to the object store goes on; `store.outbox.OutboxState` is one."""
+
+    @property
+    def waiting(self) -> int: ...
+    @property
+    def waiting_bytes(self) -> int: ...
+    @property
+    def oldest_ns(self) -> int: ...
+    @property
+    def sent(self) -> int: ...
+    @property
+    def sent_bytes(self) -> int: ...
+    @property
+    def failures(self) -> int: ...
+    @property
+    def lost(self) -> int: ...
+    @property
+    def problem(self) -> str: ...
+    @property
+    def refused(self) -> Mapping[Any, str]: ...
+
+
+class HarvestView(Protocol):
+    """How reading from the object store goes on; `store.harvest.HarvestState` is one."""
+
+    @property
+    def looks(self) -> int: ...
+    @property
+    def listed(self) -> int: ...
+    @property
+    def imported(self) -> int: ...
+    @property
+    def gone(self) -> int: ...
+    @property
+    def unreadable(self) -> int: ...
+    @property
+    def odd(self) -> int: ...
+    @property
+    def last_ns(self) -> int: ...
+    @property
+    def problem(self) -> str: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Now:
     """What is asked for at each scrape."""
@@ -34,6 +79,9 @@ class Now:
     falco_queue_drops: int
     falco_unheard: int
     evidence_bytes: int
+    now_ns: int = 0
+    outbox: OutboxView | None = None
+    harvest: HarvestView | None = None
 
 
 class Metrics:
@@ -137,6 +185,52 @@ class Metrics:
             "Matches that Falco counted beyond the alerts that came.",
             now.falco_unheard,
         )
+        if now.outbox is not None:
+            yield from _outbox(now.outbox, now.now_ns)
+        if now.harvest is not None:
+            yield from _harvest(now.harvest)
+
+
+def _outbox(outbox: OutboxView, now_ns: int) -> Iterable[Metric]:
+    since_s = max(0, now_ns - outbox.oldest_ns) / 1e9 if outbox.oldest_ns else 0.0
+    yield _gauge("tripshark_outbox_up", "The last try to send worked.", not outbox.problem)
+    yield _gauge(
+        "tripshark_outbox_waiting", "Sealed evidence not in the store yet.", outbox.waiting
+    )
+    yield _gauge("tripshark_outbox_waiting_bytes", "Size of it.", outbox.waiting_bytes)
+    yield _gauge("tripshark_outbox_oldest_seconds", "How long the oldest has waited.", since_s)
+    yield _gauge(
+        "tripshark_outbox_refused",
+        "Evidence that cannot be sent: damaged, or another's lies there.",
+        len(outbox.refused),
+    )
+    yield _counter("tripshark_outbox_sent", "Evidence folders sent.", outbox.sent)
+    yield _counter("tripshark_outbox_sent_bytes", "Bytes sent.", outbox.sent_bytes)
+    yield _counter("tripshark_outbox_failures", "Tries that did not work.", outbox.failures)
+    yield _counter(
+        "tripshark_outbox_lost",
+        "Evidence removed for want of space before it could be sent.",
+        outbox.lost,
+    )
+
+
+def _harvest(harvest: HarvestView) -> Iterable[Metric]:
+    yield _gauge(
+        "tripshark_hub_store_up", "The last look into the store worked.", not harvest.problem
+    )
+    yield _gauge(
+        "tripshark_hub_look_timestamp_seconds",
+        "When a look into the store last came to its end.",
+        harvest.last_ns / 1e9,
+    )
+    yield _counter("tripshark_hub_looks", "Looks into the store.", harvest.looks)
+    yield _counter("tripshark_hub_listed", "Objects listed.", harvest.listed)
+    yield _counter("tripshark_hub_imported", "Parts of incidents taken in.", harvest.imported)
+    yield _counter("tripshark_hub_gone", "Parts that left the store.", harvest.gone)
+    yield _counter("tripshark_hub_unreadable", "Manifests that are none.", harvest.unreadable)
+    yield _counter(
+        "tripshark_hub_odd", "Parts whose signature is not as it should be.", harvest.odd
+    )
 
 
 class _RingTotals:

@@ -46,6 +46,7 @@ def render(
     counts: Mapping[str, int],
     problems: Sequence[str],
     now_ns: int,
+    is_hub: bool = False,
 ) -> bytes:
     """The whole page as UTF-8. Everything given may be hostile."""
     return document(
@@ -61,13 +62,16 @@ def render(
             el(
                 "header",
                 el("h1", "Tripshark"),
-                el("p", f"This machine at {rfc3339(now_ns)}. Reload for news."),
+                el(
+                    "p",
+                    f"{'The fleet' if is_hub else 'This machine'} at {rfc3339(now_ns)}. Reload for news.",
+                ),
             ),
             el(
                 "main",
                 _problems((*([away] if away else []), *problems)),
                 _incidents(incidents, now_ns),
-                _targets(targets, now_ns),
+                *([] if is_hub else [_targets(targets, now_ns)]),
                 _refusals(refusals, counts, now_ns),
             ),
             el("footer", el("p", "The same as JSON: ", *_links())),

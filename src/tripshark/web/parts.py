@@ -9,9 +9,11 @@ from typing import Protocol
 
 from tripshark.errors import Denied, TripsharkError
 from tripshark.model.alert import Json
-from tripshark.model.evidence import IncidentId
+from tripshark.model.evidence import IncidentId, SealedFile
+from tripshark.model.part import Part
 from tripshark.ports import Captures, Catalogue, Clock, Recorder, Targets, Vault
-from tripshark.web.metrics import Metrics
+from tripshark.web.access import Access
+from tripshark.web.metrics import HarvestView, Metrics, OutboxView
 
 
 class Gate(Protocol):
@@ -76,6 +78,31 @@ class SourceView(Protocol):
     def problems(self) -> Sequence[str]: ...
 
 
+class Shelf(Protocol):
+    """Where evidence is read from: this machine's folder, or the object store; `store.remote` has them.
+
+    `node` is "" where an incident has one part. All raise `NotFound`, `NotVerified`, `Transient`.
+    """
+
+    async def manifest(self, incident: IncidentId, node: str) -> bytes:
+        """`manifest.json` of one part."""
+
+    async def open(
+        self, incident: IncidentId, node: str, name: str, sealed: SealedFile | None
+    ) -> int:
+        """A descriptor of a file, to be closed by whoever asked; `sealed` None: a companion, as it is now."""
+
+    async def address(self, incident: IncidentId, node: str, name: str) -> str | None:
+        """Where the store itself hands out a sealed file, for a while; None: it passes through us."""
+
+
+class Merging(Protocol):
+    """Makes one file of several parts."""
+
+    async def open(self, parts: Sequence[Part], name: str) -> int:
+        """A descriptor of `merged.pcapng` (and `merged-*.pcapng`) or `merged.json`. Raises `NotFound`, `NotVerified`, `Transient`."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JournalState:
     """How the journal is doing."""
@@ -111,6 +138,14 @@ class Parts:
     scratch: Path | None = None  # where converted files live for the length of an answer
     hosts: frozenset[str] = field(default_factory=frozenset)  # names by which we may be called
     metrics_open: bool = True
+    access: Access | None = None  # Kubernetes rights decide, and the gate is not asked
+    shelf: Shelf | None = None  # None: the vault's own folders
+    parts_of: Callable[[IncidentId], Awaitable[Sequence[Part]]] | None = None  # of a fleet
+    merging: Merging | None = None
+    outbox: Callable[[], OutboxView] | None = None  # where evidence is sent to a store
+    harvest: Callable[[], HarvestView] | None = None  # where it is read from one
+    kind: str = "node"  # or "hub"
+    node: str = ""  # this node's name in /v1/incidents/ID/parts/NODE
 
 
 def recorder_check(recorder: Recorder) -> Check:

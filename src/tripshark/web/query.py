@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from starlette.datastructures import QueryParams
+from starlette.requests import Request
 
 from tripshark.errors import BadInput
 from tripshark.model.evidence import incident_id
@@ -38,6 +39,11 @@ def incidents(params: QueryParams, now_ns: int) -> Query:
         before=incident_id(before) if before else None,
         limit=limit(params),
     )
+
+
+def caller(request: Request) -> str:
+    """Where a request comes from, for custody and manifests."""
+    return f"api:{request.client.host}" if request.client else "command line"
 
 
 def known(params: QueryParams, names: Iterable[str]) -> None:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import cast
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tripshark.errors import NotFound, TripsharkError
+from tripshark.errors import Denied, NotFound, TripsharkError
 from tripshark.model.alert import Json
 from tripshark.model.evidence import incident_id
-from tripshark.ports import Query
+from tripshark.model.incident import EVERY, namespaces_of
+from tripshark.model.target import Target
+from tripshark.ports import AlertRow, Query
 from tripshark.web import captures, evidence, openapi, page, query, shapes
+from tripshark.web.access import INCIDENTS, Caller, identify, require_capture
 from tripshark.web.answers import SAFE, json
 from tripshark.web.metrics import CONTENT_TYPE, Now
 from tripshark.web.openapi import Described, Parameter
@@ -39,8 +43,20 @@ class Route:
 # ------------------------------------------------------------------------------------------- incidents
 
 
+def caller_of(request: Request, parts: Parts) -> Caller:
+    """Who asks, as the application found out; where it did not, nobody with rights."""
+    if parts.access is None:
+        return Caller(query.caller(request))
+    known: Caller | None = getattr(request.state, "caller", None)
+    if known is None:
+        raise Denied("this needs a Kubernetes token", hint="send `Authorization: Bearer TOKEN`")
+    return known
+
+
 async def list_incidents(request: Request, parts: Parts) -> Response:
     asked = query.incidents(request.query_params, parts.clock.now_ns())
+    visible = await caller_of(request, parts).visible(parts.catalogue)
+    asked = replace(asked, visible=visible)
     found = await parts.catalogue.incidents(asked)
     return json(
         {
@@ -56,6 +72,7 @@ async def show_incident(request: Request, parts: Parts) -> Response:
     found = await parts.catalogue.incident(id)
     if found is None:
         raise NotFound("no such incident", where=id, hint="GET /v1/incidents lists them")
+    await caller_of(request, parts).require("get", INCIDENTS, found.held)
     alerts = await parts.catalogue.alerts(id)
     whole: dict[str, Json] = {
         **shapes.incident(found),
@@ -65,14 +82,28 @@ async def show_incident(request: Request, parts: Parts) -> Response:
     return json(whole)
 
 
+async def list_parts(request: Request, parts: Parts) -> Response:
+    query.known(request.query_params, ())
+    id = incident_id(request.path_params["id"])
+    found = await parts.catalogue.incident(id)
+    if found is None:
+        raise NotFound("no such incident", where=id, hint="GET /v1/incidents lists them")
+    await caller_of(request, parts).require("get", INCIDENTS, found.held)
+    its = await parts.parts_of(id) if parts.parts_of is not None else ()
+    return json({"incident": id, "parts": [shapes.part(each) for each in its]})
+
+
 async def serve_evidence(request: Request, parts: Parts) -> Response:
     query.known(request.query_params, ())
-    return await evidence.serve(request, parts)
+    return await evidence.serve(request, parts, caller_of(request, parts))
 
 
 async def capture(request: Request, parts: Parts) -> Response:
     query.known(request.query_params, ())
-    started = await parts.captures.capture(await captures.read(request))
+    caller = caller_of(request, parts)
+    asked = await captures.read(request, caller.name)
+    await require_capture(caller, asked, parts.targets)
+    started = await parts.captures.capture(asked)
     return json(shapes.incident(started), 202, {"location": f"/v1/incidents/{started.id}"})
 
 
@@ -82,26 +113,52 @@ async def capture(request: Request, parts: Parts) -> Response:
 async def list_targets(request: Request, parts: Parts) -> Response:
     query.known(request.query_params, ())
     now_ns = parts.clock.now_ns()
-    return json({"targets": [shapes.target(each, now_ns) for each in await parts.targets.all()]})
+    found = await _seen(await parts.targets.all(), caller_of(request, parts))
+    return json({"targets": [shapes.target(each, now_ns) for each in found]})
+
+
+async def _seen(targets: Sequence[Target], caller: Caller) -> Sequence[Target]:
+    """Those of the namespaces of which the caller may know; the host's ring is for who may know all."""
+    if await caller.sees_everything():
+        return targets
+    named = [(each, namespaces_of([each])[0]) for each in targets]
+    seen = set(await caller.among([namespace for _, namespace in named]))
+    return [each for each, namespace in named if namespace in seen]
 
 
 async def list_rules(request: Request, parts: Parts) -> Response:
     query.known(request.query_params, ())
+    await caller_of(request, parts).require("get", INCIDENTS, [EVERY])  # rules are about everybody
     return json({"rules": list(parts.rules())})
 
 
 async def list_refusals(request: Request, parts: Parts) -> Response:
     query.known(request.query_params, ("since", "limit"))
+    visible = await caller_of(request, parts).visible(parts.catalogue)
     rows = await parts.catalogue.refusals(
         since_ns=query.since(request.query_params, parts.clock.now_ns()),
         limit=query.limit(request.query_params),
+        namespaces=visible,
     )
     return json(
         {
             "refusals": [shapes.alert(each) for each in rows],
-            "counts": await parts.catalogue.refusal_counts(),
+            "counts": await _counts(parts, rows, visible),
         }
     )
+
+
+async def _counts(
+    parts: Parts, rows: Sequence[AlertRow], visible: Sequence[str] | None
+) -> Mapping[str, int]:
+    """By reason: of all alerts, or where only some may be seen, of those that are shown."""
+    if visible is None:
+        return await parts.catalogue.refusal_counts()
+    counted: Counter[str] = Counter()
+    for row in rows:
+        if row.refusal is not None:
+            counted[row.refusal.reason.value] += 1 + row.repeats
+    return counted
 
 
 async def describe(request: Request, parts: Parts) -> Response:
@@ -119,7 +176,7 @@ async def readyz(request: Request, parts: Parts) -> Response:
     results = await asyncio.gather(*(_checked(each) for each in parts.checks.values()))
     ready = not any(results)
     upstream = parts.upstream(parts.clock.now_ns())
-    detailed = parts.gate.refuse(request.scope["headers"]) is None
+    detailed = await _may_know(request, parts)
     answer: dict[str, Json] = {"ready": ready}
     if detailed:  # host names and paths are for those who may read
         answer["checks"] = {
@@ -129,13 +186,37 @@ async def readyz(request: Request, parts: Parts) -> Response:
         answer["upstream"] = _upstream(parts)
         answer["warnings"] = [
             *upstream.problems(),
-            *(words for source in parts.sources() for words in source.problems()),
+            *_warnings(parts),
         ]
     else:
         answer["checks"] = {
             name: {"ok": not problem} for name, problem in zip(parts.checks, results, strict=True)
         }
     return json(answer, 200 if ready else 503)
+
+
+async def _may_know(request: Request, parts: Parts) -> bool:
+    """The caller of an open path may see everything."""
+    if parts.access is None:
+        return parts.gate.refuse(request.scope["headers"]) is None
+    try:
+        return await (await identify(request, parts.access)).sees_everything()
+    except TripsharkError:
+        return False
+
+
+def _warnings(parts: Parts) -> list[str]:
+    """What works less well than it should, and makes nobody unready."""
+    said = [words for source in parts.sources() for words in source.problems()]
+    if parts.outbox is not None:
+        outbox = parts.outbox()
+        said += [outbox.problem] if outbox.problem else []
+        said += [f"evidence of {id} is not sent: {why}" for id, why in outbox.refused.items()]
+        if outbox.lost:
+            said.append(f"{outbox.lost} incidents were removed before they could be sent")
+    if parts.harvest is not None and parts.harvest().problem:
+        said.append(f"the store is not read: {parts.harvest().problem}")
+    return said
 
 
 async def _checked(check: Check) -> str:
@@ -167,6 +248,8 @@ def _upstream(parts: Parts) -> list[Json]:
 
 
 async def metrics(request: Request, parts: Parts) -> Response:
+    if not parts.metrics_open:
+        await caller_of(request, parts).require("get", INCIDENTS, [EVERY])
     try:
         async with asyncio.timeout(CHECK_SECONDS):
             targets = await parts.targets.all()
@@ -185,6 +268,9 @@ async def metrics(request: Request, parts: Parts) -> Response:
         falco_queue_drops=sum(each.queue_drops for each in falcos),
         falco_unheard=sum(each.unheard for each in falcos),
         evidence_bytes=await asyncio.to_thread(parts.vault.used_bytes),
+        now_ns=parts.clock.now_ns(),
+        outbox=None if parts.outbox is None else parts.outbox(),
+        harvest=None if parts.harvest is None else parts.harvest(),
     )
     return Response(parts.metrics.exposition(now), headers={**SAFE, "content-type": CONTENT_TYPE})
 
@@ -194,6 +280,8 @@ async def metrics(request: Request, parts: Parts) -> Response:
 
 async def home(request: Request, parts: Parts) -> Response:
     now_ns = parts.clock.now_ns()
+    caller = caller_of(request, parts)
+    visible = await caller.visible(parts.catalogue)
     try:
         async with asyncio.timeout(CHECK_SECONDS):
             targets = await parts.targets.all()
@@ -202,18 +290,21 @@ async def home(request: Request, parts: Parts) -> Response:
         targets, away = (), str(error)
     except TimeoutError:
         targets, away = (), "the recorder does not answer"
+    refusals = await parts.catalogue.refusals(limit=20, namespaces=visible)
+    everything = visible is None
     body = page.render(
-        incidents=await parts.catalogue.incidents(Query(limit=50)),
-        targets=targets,
+        incidents=await parts.catalogue.incidents(Query(limit=50, visible=visible)),
+        targets=await _seen(targets, caller),
         away=away,
-        refusals=await parts.catalogue.refusals(limit=20),
-        counts=await parts.catalogue.refusal_counts(),
+        refusals=refusals,
+        counts=await _counts(parts, refusals, visible),
         problems=(
-            *([journal] if (journal := parts.journal().problem) else []),
-            *parts.upstream(now_ns).problems(),
-            *(words for source in parts.sources() for words in source.problems()),
+            *([journal] if everything and (journal := parts.journal().problem) else []),
+            *(parts.upstream(now_ns).problems() if everything else ()),
+            *(_warnings(parts) if everything else ()),
         ),
         now_ns=now_ns,
+        is_hub=parts.kind == "hub",
     )
     return Response(
         body,
@@ -246,7 +337,7 @@ ROUTES: tuple[Route, ...] = (
                 "max_bytes": "50MB",
             },
             required=("target",),
-            errors=(400, 401, 404, 409, 413, 415, 503),
+            errors=(400, 401, 403, 404, 409, 413, 415, 503),
         ),
     ),
     Route(
@@ -277,14 +368,50 @@ ROUTES: tuple[Route, ...] = (
         ),
     ),
     Route(
+        path="/v1/incidents/{id}/parts",
+        handler=list_parts,
+        described=Described(
+            "The parts of an incident, one for each node that recorded it; a node by itself lists none.",
+            answers={"200": "Its parts."},
+            parameters=(_ID,),
+            errors=(400, 401, 403, 404),
+        ),
+    ),
+    Route(
+        path="/v1/incidents/{id}/parts/{node}/{name}",
+        handler=serve_evidence,
+        described=Described(
+            "A file of one part's evidence, as below.",
+            answers={
+                "200": "The file.",
+                "206": "A range of it.",
+                "304": "You have it.",
+                "307": "The store hands it out.",
+            },
+            parameters=(
+                _ID,
+                Parameter("node", "path", "Name of the node."),
+                Parameter("name", "path", "Name of the file."),
+            ),
+            errors=(400, 401, 403, 404, 416, 500, 503),
+            media="application/octet-stream",
+        ),
+    ),
+    Route(
         path="/v1/incidents/{id}/{name}",
         handler=serve_evidence,
         described=Described(
             "A file of the evidence: evidence.pcapng (and evidence-*.pcapng), evidence.pcap, manifest.json, "
-            "findings.json, timeline.jsonl, report.html, custody.jsonl. ETag is the SHA-256.",
-            answers={"200": "The file.", "206": "A range of it.", "304": "You have it."},
+            "findings.json, timeline.jsonl, report.html, custody.jsonl. ETag is the SHA-256. Of an incident with "
+            "several parts: merged.pcapng (and merged-*.pcapng) and merged.json, which says where every byte came from.",
+            answers={
+                "200": "The file.",
+                "206": "A range of it.",
+                "304": "You have it.",
+                "307": "The store hands it out.",
+            },
             parameters=(_ID, Parameter("name", "path", "Name of the file.")),
-            errors=(400, 401, 404, 416, 500),
+            errors=(400, 401, 403, 404, 416, 500, 503),
             media="application/octet-stream",
         ),
     ),

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from tripshark.model.alert import Json
 from tripshark.model.evidence import rfc3339
 from tripshark.model.incident import Incident
+from tripshark.model.part import Part
 from tripshark.model.target import Target
 from tripshark.ports import AlertRow
 
@@ -42,6 +43,24 @@ def incident(it: Incident) -> dict[str, Json]:
         "summary": it.summary,
         "manifest_sha256": it.manifest_sha256,
         "problem": it.problem,
+        "namespaces": list(it.held),
+    }
+
+
+def part(it: Part) -> dict[str, Json]:
+    """One node's part of an incident."""
+    return {
+        "node": it.node,
+        "incident": it.place.incident,
+        "signed_by": it.key_id,
+        "files": [
+            {"name": each.name, "sha256": each.sha256, "bytes": each.bytes} for each in it.files
+        ],
+        **{
+            name: value
+            for name, value in incident(it.incident).items()
+            if name not in ("id", "plan")
+        },
     }
 
 

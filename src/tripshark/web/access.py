@@ -1,0 +1,173 @@
+"""Who is asking, and what of everything they may see: Kubernetes rights for every route, and nothing without an answer.
+
+The resources are of the group tripshark.dev: `get incidents` shows that something was captured, `get evidence` shows
+packets, `create captures` starts one. They need not exist in the cluster: a right is only asked for. Where the
+cluster cannot be asked, nobody is let in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from base64 import b64decode
+from binascii import Error as NotBase64
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, Protocol
+
+from starlette.requests import Request
+
+from tripshark.errors import Denied, NotFound, Permanent, Transient, TripsharkError
+from tripshark.model.filter import Scope
+from tripshark.model.incident import EVERY, namespaces_of
+from tripshark.ports import CaptureRequest, Catalogue, Targets
+
+GROUP: Final = "tripshark.dev"
+INCIDENTS, EVIDENCE, CAPTURES = "incidents", "evidence", "captures"
+CHALLENGE = 'Bearer realm="tripshark", Basic realm="tripshark", charset="UTF-8"'
+PATIENCE = 5.0  # seconds in which the cluster must answer
+_AT_ONCE = 16
+_MAX_TOKEN = 16_384
+
+
+class Access(Protocol):
+    """Asks the cluster. `cluster.access` is one; both raise `Transient` while it is away."""
+
+    async def who(self, token: str) -> Any | None:  # noqa: ANN401  # only handed back; its `name` is shown
+        """Whose token that is, None when it is nobody's."""
+
+    async def may(self, user: Any, verb: str, resource: str, namespace: str) -> bool:  # noqa: ANN401  # see above
+        """Whether they have this right on a resource of `GROUP`; namespace "" asks for all namespaces at once."""
+
+
+class Forbidden(Denied):
+    """Known, and not allowed."""
+
+    http_status = 403
+
+
+class Caller:
+    """Whoever asks. Without `Access` everybody who got through the gate may do everything."""
+
+    def __init__(self, name: str, access: Access | None = None, user: object = None) -> None:
+        self.name = name
+        self._access = access
+        self._user = user
+
+    async def may(self, verb: str, resource: str, namespace: str) -> bool:
+        """In one namespace, or with `EVERY` in all of them."""
+        if self._access is None:
+            return True
+        everywhere = "" if namespace == EVERY else namespace
+        return bool(await _asked(self._access.may(self._user, verb, resource, everywhere)))
+
+    async def require(self, verb: str, resource: str, namespaces: Iterable[str]) -> None:
+        """Raises `Forbidden`, naming the first right that is missing."""
+        for namespace in sorted(set(namespaces)):
+            if not await self.may(verb, resource, namespace):
+                everywhere = namespace == EVERY
+                where = "in all namespaces" if everywhere else f"in namespace {namespace}"
+                flag = "--all-namespaces" if everywhere else f"--namespace {namespace}"
+                raise Forbidden(
+                    f"{self.name} may not {verb} {resource}.{GROUP} {where}",
+                    where=namespace,
+                    hint=f"kubectl auth can-i {verb} {resource}.{GROUP} {flag}; a RoleBinding gives it",
+                )
+
+    async def visible(self, catalogue: Catalogue) -> tuple[str, ...] | None:
+        """The namespaces of whose incidents the caller may know; None: of all."""
+        if self._access is None or await self.may("get", INCIDENTS, EVERY):
+            return None
+        return await self.among(await catalogue.namespaces())
+
+    async def among(self, namespaces: Sequence[str]) -> tuple[str, ...]:
+        """Those of the namespaces of whose incidents the caller may know."""
+        names = [each for each in dict.fromkeys(namespaces) if each and each != EVERY]
+        few = asyncio.Semaphore(_AT_ONCE)
+
+        async def ask(name: str) -> bool:
+            async with few:
+                return await self.may("get", INCIDENTS, name)
+
+        answers = await asyncio.gather(*(ask(name) for name in names))
+        return tuple(name for name, yes in zip(names, answers, strict=True) if yes)
+
+    async def sees_everything(self) -> bool:
+        """They may know of every incident."""
+        return await self.may("get", INCIDENTS, EVERY)
+
+
+async def identify(request: Request, access: Access) -> Caller:
+    """The caller by the token in the request: as bearer, or as password of any user, which browsers can send.
+
+    Raises `Denied` without a token that the cluster knows, `Transient` when it cannot be asked.
+    """
+    token = _token(request)
+    user = await _asked(access.who(token)) if token else None
+    if user is None:
+        raise Denied(
+            "that token is nobody's" if token else "this needs a Kubernetes token",
+            hint="send `Authorization: Bearer TOKEN`; kubectl create token NAME makes one",
+        )
+    name = user if isinstance(user, str) else str(getattr(user, "name", ""))
+    return Caller(f"kubernetes:{name[:180]}", access, user)
+
+
+async def require_capture(caller: Caller, asked: CaptureRequest, targets: Targets) -> None:
+    """`create captures` on whatever the target turns out to be. Raises `Forbidden`, `Transient`."""
+    if await caller.may("create", CAPTURES, EVERY):
+        return
+    head, slash, _ = asked.target.partition("/")
+    if asked.scope is Scope.NODE or asked.target.startswith(("pid:", "node:", "host")):
+        await caller.require("create", CAPTURES, [EVERY])
+    if (
+        slash and ":" not in head
+    ):  # the name is asked about first: not even whether it exists is told without
+        await caller.require("create", CAPTURES, [head])
+    try:
+        found = await targets.find(asked.target)
+    except NotFound:
+        found = None
+    needed: set[str] = {head} if slash and ":" not in head else set()
+    if found is not None and found.target is not None:
+        needed |= set(namespaces_of([found.target]))
+    elif found is not None and found.elsewhere is not None:
+        needed.add(found.elsewhere.namespace or EVERY)
+    elif not needed:  # nobody knows what would be captured
+        needed.add(EVERY)
+    await caller.require("create", CAPTURES, needed)
+
+
+def _token(request: Request) -> str:
+    offered = request.headers.getlist("authorization")
+    if len(offered) != 1 or len(offered[0]) > _MAX_TOKEN:
+        return ""
+    scheme, _, rest = offered[0].partition(" ")
+    rest = rest.strip()
+    if scheme.lower() == "bearer":
+        return rest
+    if scheme.lower() == "basic":
+        try:
+            return b64decode(rest, validate=True).decode("ascii").partition(":")[2]
+        except (NotBase64, ValueError):
+            return ""
+    return ""
+
+
+async def _asked(answer: Any) -> Any:  # noqa: ANN401  # whatever is asked
+    """The cluster's answer in time, or an error that lets nobody in and says whose fault it is."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            return await answer
+    except TimeoutError:
+        raise Transient(
+            "the Kubernetes API does not answer, so nobody's rights are known",
+            hint="it is asked again with the next request",
+            after=5.0,
+        ) from None
+    except Transient:
+        raise
+    except TripsharkError as error:  # not the caller's fault: ours
+        raise Permanent(
+            f"rights cannot be asked for: {error.message}",
+            where=error.where,
+            hint="Tripshark needs to create tokenreviews and subjectaccessreviews; see docs/hub.md",
+        ) from error
