@@ -18,7 +18,7 @@ from bench.report import Section, document
 from bench.stage import PREFIX, Failed, Stage, compiled, sweep
 from tripshark.errors import TripsharkError
 
-TABLES = ("cost", "freeze", "export", "reaction", "alerts", "pods")
+TABLES = ("cost", "history", "freeze", "export", "reaction", "alerts", "pods")
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 
 

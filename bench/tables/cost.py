@@ -31,7 +31,7 @@ SETTLE_S = 0.3  # what is still in buffers when the work is done costs CPU too
 
 
 @dataclass(frozen=True)
-class _Run:
+class Run:
     work: float
     seconds: float
     capture_s: float  # CPU of the capturing processes
@@ -58,11 +58,11 @@ def measure(stage: Stage) -> Section:
         loads.tcp(3000 // scale),
         loads.connections(12_000 // scale),
     ):
-        runs: dict[str, list[_Run]] = {arm.name: [] for arm in ARMS}
+        runs: dict[str, list[Run]] = {arm.name: [] for arm in ARMS}
         for repetition in range(repetitions):
             stage.say(f"{load.name}, repetition {repetition + 1} of {repetitions}")
             for arm in ARMS:
-                runs[arm.name].append(_run(stage, arm, load, pod, world, capture, work))
+                runs[arm.name].append(run_arm(stage, arm, load, pod, world, capture, work))
         section.tables.append(_table(load, runs))
         section.verdicts += _cheap(load, runs)
         lost += _losses(load, runs)
@@ -72,9 +72,9 @@ def measure(stage: Stage) -> Section:
     return section
 
 
-def _run(
+def run_arm(
     stage: Stage, arm: Arm, load: Load, pod: str, world: str, capture: Meter, work: Meter
-) -> _Run:
+) -> Run:
     running = arm.attach(stage, pod, capture)
     try:
         go = load.ready(stage, pod, world, work)
@@ -91,7 +91,7 @@ def _run(
         shown = counted(pod) - shown
     finally:
         counts = running.counts()
-    return _Run(
+    return Run(
         work=done.work,
         seconds=done.seconds,
         capture_s=used,
@@ -102,10 +102,10 @@ def _run(
     )
 
 
-def _paired(runs: dict[str, list[_Run]], arm: Arm, base: Arm, figure: str) -> list[float]:
+def paired(runs: dict[str, list[Run]], arm: Arm, base: Arm, figure: str) -> list[float]:
     """A figure per unit of work, relative to another arm's in the same repetition."""
 
-    def value(run: _Run) -> float:
+    def value(run: Run) -> float:
         return getattr(run, figure) / run.work
 
     return [
@@ -114,7 +114,7 @@ def _paired(runs: dict[str, list[_Run]], arm: Arm, base: Arm, figure: str) -> li
     ]
 
 
-def _table(load: Load, runs: dict[str, list[_Run]]) -> Table:
+def _table(load: Load, runs: dict[str, list[Run]]) -> Table:
     table = Table(
         title=load.name,
         columns=(
@@ -139,9 +139,9 @@ def _table(load: Load, runs: dict[str, list[_Run]]) -> Table:
                 f"{100 * median(r.lost for r in own):.1f} %" if arm.records else "–",
                 number(median(r.work / r.seconds for r in own)),
                 "×1" if arm is arms.NONE
-                else f"×{1 / median(_paired(runs, arm, arms.NONE, 'seconds')):.2f}",
+                else f"×{1 / median(paired(runs, arm, arms.NONE, 'seconds')):.2f}",
                 "×1" if arm is arms.NONE
-                else f"×{median(_paired(runs, arm, arms.NONE, 'total_s')):.2f}",
+                else f"×{median(paired(runs, arm, arms.NONE, 'total_s')):.2f}",
             )
         )  # fmt: skip
     none = runs[arms.NONE.name]
@@ -162,10 +162,10 @@ def _pairs(load: Load) -> list[tuple[str, Arm, Arm]]:
     return [(f"{what}, 16 MiB", DEFAULT, DUMPCAP), (f"{what}, 64 MiB", LARGE, DUMPCAP_LARGE)]
 
 
-def _cheap(load: Load, runs: dict[str, list[_Run]]) -> list[Verdict]:
+def _cheap(load: Load, runs: dict[str, list[Run]]) -> list[Verdict]:
     verdicts = []
     for what, ours, theirs in _pairs(load):
-        times = _paired(runs, theirs, ours, "capture_s")
+        times = paired(runs, theirs, ours, "capture_s")
         found = f"1/{number(median(times))}"
         if median(run.lost for run in runs[theirs.name]) > 0.01:
             kept = [
@@ -184,7 +184,7 @@ def _cheap(load: Load, runs: dict[str, list[_Run]]) -> list[Verdict]:
     return verdicts
 
 
-def _losses(load: Load, runs: dict[str, list[_Run]]) -> list[tuple[str, int, float]]:
+def _losses(load: Load, runs: dict[str, list[Run]]) -> list[tuple[str, int, float]]:
     """Ours in packets at worst and dumpcap's share, of each pair."""
     return [
         (
