@@ -300,7 +300,7 @@ def test_a_status_comes_back_as_it_went() -> None:
     later = whole_status(
         back,
         phase=Phase.COMPLETE,
-        conditions=(replace(conditions[0], reason="Other"), replace(conditions[0], type="Frozen")),
+        conditions=(replace(conditions[0], message=""), replace(conditions[0], type="Frozen")),
         parts=[],
         expected=None,
         now_ns=NOW + 5 * SECOND,
@@ -320,7 +320,7 @@ def test_a_status_comes_back_as_it_went() -> None:
         expected=None,
         now_ns=NOW,
     )
-    assert nothing["target"] == ""
+    assert nothing["target"] == "?"
     assert "frozen" not in part_status([replace(PART, frozen_ns=0)])["parts"][0]  # type: ignore[index,operator]
 
 

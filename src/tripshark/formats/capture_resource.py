@@ -74,6 +74,8 @@ class Resource:
     problem: Problem | None
     ttl_ns: int = DEFAULT_TTL_NS
     phase: Phase | None = None
+    progress: str = ""  # "2/3" parts sealed
+    packets: int = 0
     finished_ns: int = 0
     expected: tuple[PartKey, ...] | None = None
     parts: tuple[PartReport, ...] = ()
@@ -151,7 +153,7 @@ def whole_status(
     aims = known.request.aims if known.request else ()
     said: dict[str, Json] = {
         "phase": phase.value,
-        "target": ", ".join(str(aim) for aim in aims)[:MAX_MESSAGE],
+        "target": ", ".join(str(aim) for aim in aims)[:MAX_MESSAGE] or "?",
         "progress": f"{good}/{len(parts) + silent}",
         "packets": sum(part.packets for part in parts),
         "conditions": [_condition_out(each, known.conditions, now_ns) for each in conditions],
@@ -225,13 +227,15 @@ def _condition_out(
     """A condition keeps its time while its answer stays the same."""
     known, since = (before or {}).get(said.type, (None, ""))
     changed = known is None or known.status != said.status
-    return {
+    told: dict[str, Json] = {
         "type": said.type,
         "status": "True" if said.status else "False",
         "reason": said.reason[:64],
-        "message": said.message[:MAX_MESSAGE],
         "lastTransitionTime": _seconds(now_ns) if changed else since,
     }
+    if said.message:  # API servers of old turn an applied "" into null, and refuse that
+        told["message"] = said.message[:MAX_MESSAGE]
+    return told
 
 
 def _seconds(ns: int) -> str:
@@ -278,6 +282,8 @@ def read(told: Mapping[str, Json]) -> Resource:
         problem=problem,
         ttl_ns=request.ttl_ns if request else DEFAULT_TTL_NS,
         phase=Phase(phase) if phase in list(Phase) and isinstance(phase, str) else None,
+        progress=_word(known, "progress"),
+        packets=_number(known, "packets"),
         finished_ns=moment(str(known.get("finished", ""))) or 0,
         expected=_expected(known.get("expected")),
         parts=tuple(_part_in(each) for each in _items(known, "parts")),
