@@ -43,6 +43,7 @@ class Identity:
     service_account: str = ""
     images: tuple[str, ...] = ()
     containers: tuple[str, ...] = ()  # full container ids
+    addresses: tuple[str, ...] = ()  # as runtime or API tell them; the recorder sees them later
 
     @property
     def name(self) -> str:
@@ -99,15 +100,14 @@ class Target:
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """All addresses of all interfaces, without the prefix length, loopback left out."""
-        return tuple(
-            dict.fromkeys(
-                address.partition("/")[0]
-                for ring in self.rings
-                if ring.interface.hardware_type != 772
-                for address in ring.interface.addresses
-            )
+        """All addresses of all interfaces, without the prefix length, loopback left out, and what its runtime says."""
+        seen = (
+            address.partition("/")[0]
+            for ring in self.rings
+            if ring.interface.hardware_type != 772
+            for address in ring.interface.addresses
         )
+        return tuple(dict.fromkeys((*seen, *self.identity.addresses)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

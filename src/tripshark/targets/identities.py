@@ -54,6 +54,8 @@ def named(sandbox: Sandbox, facts: PodFacts | None, *, node: str) -> Identity:
         service_account=facts.service_account if facts else "",
         images=_images(sandbox.containers) or (facts.images if facts else ()),
         containers=together(ids, facts.containers if facts else ()),
+        # in the host's network they are the host's
+        addresses=() if sandbox.host_network else sandbox.addresses,
     )
 
 
@@ -69,6 +71,7 @@ def named_by_cluster(facts: PodFacts, *, node: str) -> Identity:
         service_account=facts.service_account,
         images=facts.images,
         containers=facts.containers,
+        addresses=() if facts.host_network else facts.addresses,
     )
 
 
@@ -86,6 +89,7 @@ def given(resident: Identity, seen: Identity | None, *, node: str) -> Identity:
         service_account=resident.service_account or seen.service_account,
         images=resident.images or seen.images,
         containers=together(resident.containers, seen.containers),
+        addresses=seen.addresses,
     )
 
 
