@@ -113,7 +113,8 @@ class RecorderSettings(_Group):
         description="How much of each packet is recorded: full, headers (128 bytes) or bytes.",
     )
     flow_cut: Bytes = Field(
-        default=0,
+        default=16_000,
+        lt=1 << 30,
         description="Recorded in full of each flow and direction, of the rest headers; 0: all.",
     )
     tombstone: Seconds = Field(
@@ -247,6 +248,10 @@ class BoundSettings(_Group):
     )
     retention: Seconds = Field(
         default=30 * 86_400.0, description="Age at which evidence is removed; 0: never."
+    )
+    remember: Seconds = Field(
+        default=365 * 86_400.0,
+        description="Age at which the record of an incident without evidence is forgotten; 0: never.",
     )
 
 
@@ -496,6 +501,11 @@ class StoreSettings(_Group):
         default=True,
         description="Keep the local folder after it was sent, until retention removes it.",
     )
+    cache: Bytes = Field(
+        default=2_000_000_000,
+        gt=0,
+        description="Disk space for evidence fetched from the store for readers.",
+    )
 
 
 class HubSettings(_Group):
@@ -507,6 +517,11 @@ class HubSettings(_Group):
     )
     every: Seconds = Field(
         default=5.0, gt=0, description="How often the store is looked through for new evidence."
+    )
+    presigned: Seconds = Field(
+        default=0.0,
+        le=7 * 86_400.0,
+        description="Readers fetch evidence from the store itself, by an address valid this long; 0: through the hub.",
     )
 
 

@@ -37,7 +37,7 @@ def run(
     Example: tripshark run --listen 127.0.0.1:2803 --data /var/lib/tripshark
     """
     settings = settings_of(config, data, listen=listen)
-    raise typer.Exit(machine.run(settings, tell=_json if as_json else _words))
+    raise typer.Exit(machine.run(settings, tell=tell_json if as_json else tell_words))
 
 
 @command
@@ -48,7 +48,7 @@ def recorder(config: Config = None, data: Data = None, as_json: AsJson = False) 
     """
     settings = settings_of(config, data)
     only = ("recorder", "scout")
-    raise typer.Exit(machine.run(settings, only=only, tell=_json if as_json else _words))
+    raise typer.Exit(machine.run(settings, only=only, tell=tell_json if as_json else tell_words))
 
 
 @command
@@ -58,7 +58,9 @@ def analyst(config: Config = None, data: Data = None, as_json: AsJson = False) -
     Example: tripshark analyst --config /etc/tripshark/tripshark.yaml
     """
     settings = settings_of(config, data)
-    raise typer.Exit(machine.run(settings, only=("analyst",), tell=_json if as_json else _words))
+    raise typer.Exit(
+        machine.run(settings, only=("analyst",), tell=tell_json if as_json else tell_words)
+    )
 
 
 @command
@@ -78,14 +80,16 @@ def node(
     """
     settings = settings_of(config, data, listen=listen)
     only = ("analyst", "responder") if with_analyst else ("responder",)
-    raise typer.Exit(machine.run(settings, only=only, tell=_json if as_json else _words))
+    raise typer.Exit(machine.run(settings, only=only, tell=tell_json if as_json else tell_words))
 
 
-def _json(event: str, details: Mapping[str, object]) -> None:
+def tell_json(event: str, details: Mapping[str, object]) -> None:
+    """One line of JSON."""
     emit({"event": event, **details})
 
 
-def _words(event: str, details: Mapping[str, object]) -> None:
+def tell_words(event: str, details: Mapping[str, object]) -> None:
+    """One line for people."""
     program = printable(details.get("program", ""))
     error = details.get("error")
     if event == "ready" and "url" in details:

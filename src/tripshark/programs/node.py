@@ -14,7 +14,6 @@ import ctypes
 import faulthandler
 import gc
 import json
-import logging
 import os
 import platform
 import secrets
@@ -32,7 +31,7 @@ import uvloop
 import tripshark
 from tripshark.analysis.client import AnalystClient
 from tripshark.errors import BadInput, TripsharkError
-from tripshark.formats import libpcap, pcap, pcapng
+from tripshark.formats import libpcap
 from tripshark.ingest.auth import Credentials, Gate
 from tripshark.ingest.door import Door
 from tripshark.ingest.follow import FileSource, StandardInput
@@ -44,9 +43,12 @@ from tripshark.model import retention
 from tripshark.model.addresses import AddressBook
 from tripshark.model.evidence import IncidentId
 from tripshark.model.incident import State
+from tripshark.model.part import node_of
 from tripshark.model.rule import RuleSet
 from tripshark.programs import parts
+from tripshark.programs.classic import to_pcap
 from tripshark.programs.clock import SystemClock, clock_facts, clock_source
+from tripshark.programs.logs import log_to_stderr
 from tripshark.programs.privilege import give_up
 from tripshark.programs.reach import keep_reach
 from tripshark.programs.reload import RulesInForce
@@ -102,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="tripshark-node", description=__doc__)
     parser.add_argument("--json-config", required=True, metavar="JSON")
     faulthandler.enable()  # a crash in a library says where
-    _log_to_stderr()
+    log_to_stderr()
     node: Node | None = None
     try:
         config = Config.from_json(parser.parse_args(argv).json_config)
@@ -126,28 +128,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(json.dumps(told), file=sys.stderr)  # noqa: T201 (a program's own voice)
         return problem.exit_code
     return 0
-
-
-def _log_to_stderr() -> None:
-    """One JSON object a line, also of what libraries log, so that nothing hostile can look like a line of ours."""
-    told: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
-    ]
-    as_json = structlog.processors.JSONRenderer()
-    structlog.configure(
-        processors=[*told, as_json], logger_factory=structlog.PrintLoggerFactory(sys.stderr)
-    )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=told,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, as_json],
-        )
-    )
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
 class Node:
@@ -312,10 +292,18 @@ class Node:
             journal=journal_state,
             sources=lambda: [source.followed for source in self.sources],
             custody=lambda id, name, who: _viewed(vault, id, name, who),
-            to_pcap=_to_pcap,
+            to_pcap=to_pcap,
             scratch=data / "scratch",
             hosts=frozenset({settings.listen.host, platform.node()}),
             metrics_open=settings.web.metrics_open,
+            node=node_of(parts.node_name(settings, platform.node())),
+            shelf=parts.shelf(
+                settings,
+                vault=vault,
+                catalogue=catalogue,
+                node=parts.node_name(settings, platform.node()),
+            ),
+            outbox=None if outbox is None else lambda: outbox.state,
         )
         (data / "scratch").mkdir(exist_ok=True)
         background = [self.rules.watch(), self._keep_alive(targets)]
@@ -349,7 +337,7 @@ class Node:
                         serving(alerts, self.alerts_bound, self.alerts_tls)
                     )
                 # whoever may open this socket needs no credentials: commands on this machine
-                here = App(replace(api, gate=Gate()), None)
+                here = App(replace(api, gate=Gate(), access=None), None)
                 await listening.enter_async_context(serving(here, self.bound_here))
                 self._say_ready(port)
                 await self.stopping.wait()
@@ -449,13 +437,6 @@ def _viewed(vault: FolderVault, id: IncidentId, name: str, who: str) -> None:
     vault.custody(id, "viewed", who, {"file": name})
 
 
-def _to_pcap(source: Path, destination: Path) -> None:
-    """Packets alone, for tools that read nothing else."""
-    file = pcapng.read(source.read_bytes())
-    linktype = file.interfaces[0].linktype if file.interfaces else 1
-    destination.write_bytes(pcap.write(file.packets, linktype, 262_144))
-
-
 async def _retain(
     settings: Settings,
     catalogue: SqlCatalogue,
@@ -482,6 +463,7 @@ async def _retain(
             removed = replace(known, state=State.REMOVED, problem=removal.why)
             await catalogue.put(incidents=[removed])
         log.info("removed", incident=removal.incident, why=removal.why)
+    await parts.forget(settings, catalogue, clock.now_ns())
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from tripshark.settings import Settings
 from tripshark.store.catalogue import SqlCatalogue
 from tripshark.store.objects import Objects
 from tripshark.store.outbox import Outbox
+from tripshark.store.remote import Cache, NodeShelf, Remote
 from tripshark.store.vault import FolderVault
 from tripshark.targets.local import Resident
 
@@ -157,19 +158,47 @@ def outbox(
     tell: Callable[[str, Mapping[str, object]], None],
 ) -> Outbox | None:
     """What sends evidence to the object store, where one is given. Raises `BadInput` for a URL that means none."""
-    given = settings.store
-    if not given.url:
+    store = objects(settings)
+    if store is None:
         return None
-    options = {name: value.get_secret_value() for name, value in given.options.items()}
     return Outbox(
         vault=vault,
         catalogue=catalogue,
-        objects=Objects(given.url, options),
+        objects=store,
         node=node_of(node),
         clock=clock,
-        keep=given.keep,
+        keep=settings.store.keep,
         tell=tell,
     )
+
+
+def objects(settings: Settings) -> Objects | None:
+    """The operator's object store, where one is given. Raises `BadInput` for a URL or an option that is none."""
+    given = settings.store
+    if not given.url:
+        return None
+    return Objects(
+        given.url, {name: value.get_secret_value() for name, value in given.options.items()}
+    )
+
+
+def shelf(
+    settings: Settings, *, vault: FolderVault, catalogue: SqlCatalogue, node: str
+) -> NodeShelf | None:
+    """Where a node's evidence is read, when it may have been moved to the store. Raises `BadInput`, `Transient`."""
+    store = objects(settings)
+    if store is None:
+        return None
+    cache = Cache(settings.data / "cache", most=settings.store.cache)
+    cache.prepare()
+    return NodeShelf(vault, catalogue, store, Remote(store, cache), node=node_of(node))
+
+
+async def forget(settings: Settings, catalogue: SqlCatalogue, now_ns: int) -> int:
+    """Records without evidence that are older than `bounds.remember` go, some at a time; how many went."""
+    if not settings.bounds.remember:
+        return 0
+    return await catalogue.prune(before_ns=now_ns - round(settings.bounds.remember * SECOND))
 
 
 def rule_files(settings: Settings) -> Iterator[Path]:

@@ -12,7 +12,7 @@ import binascii
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from tripshark.errors import BadInput, NotFound, NotVerified, Transient, TripsharkError
 from tripshark.formats import falco
@@ -27,7 +27,6 @@ from tripshark.store.vault import MANIFEST
 
 MAX_ALERTS = 1000  # of one part
 _HOUR = 3600.0
-_DAY = 86_400.0
 _OVERLAP = 3600.0  # seconds; clocks of nodes differ, and a capture lasts
 
 
@@ -105,13 +104,9 @@ class Harvest:
         for day in sorted(
             {*self._days, *(each for each in known if known[each]), *fresh}, reverse=True
         ):
-            age = max(
-                0.0,
-                (today - datetime.strptime(day, "%Y/%m/%d").replace(tzinfo=UTC)).total_seconds()
-                / _DAY,
-            )
+            age = max(0, (today.date() - _date(day)).days)
             if now_ns >= self._due_ns.get(day, 0):
-                pause = self._every * 12 * max(1.0, age)
+                pause = self._every * 12 * max(1, age)
                 self._due_ns[day] = now_ns + round(min(_HOUR, pause) * 1e9)
                 taken += await self._day(day, known.setdefault(day, {}), whole=True)
             elif day in fresh:
@@ -125,7 +120,7 @@ class Harvest:
                 for day in await self._objects.folders(f"{ROOT}/{year}/{month}"):
                     try:
                         name = day_of(f"{year}/{month}/{day}")
-                        datetime.strptime(name, "%Y/%m/%d").replace(tzinfo=UTC)
+                        _date(name)
                     except (BadInput, ValueError):
                         continue  # nothing of ours
                     days.append(name)
@@ -207,6 +202,11 @@ class Harvest:
             known.pop(place, None)
         self.state.gone += len(gone)
         self._tell("gone", {"parts": len(gone), "first": gone[0].folder})
+
+
+def _date(day: str) -> date:
+    """Raises `ValueError` for the 31st of February."""
+    return date.fromisoformat(day.replace("/", "-"))
 
 
 def _signed(part: Part, envelope: bytes, content: bytes, manifest: Manifest) -> Part:

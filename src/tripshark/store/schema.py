@@ -6,6 +6,7 @@ A change of the tables is a new script in `migrations/versions`; `HEAD` names th
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -193,7 +194,9 @@ def upgrade(connection: Connection, to: str) -> None:
     from alembic.config import Config  # see above
 
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    # __path__ and not __file__: it still leads there after root was given up (programs.reach)
+    here = sys.modules[__package__ or ""].__path__[0]
+    config.set_main_option("script_location", str(Path(here) / "migrations"))
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
     tables = inspect(connection)

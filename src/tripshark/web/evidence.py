@@ -31,7 +31,9 @@ from tripshark.web.parts import Parts
 
 CHUNK = 1 << 18
 MANIFEST = "manifest.json"
-BESIDE = frozenset({"findings.json", "timeline.jsonl", "report.html", "custody.jsonl"})
+BESIDE = frozenset(
+    {"findings.json", "timeline.jsonl", "report.html", "custody.jsonl", "viewed.jsonl"}
+)
 MERGED = re.compile(r"merged(-[0-9]{1,5})?\.pcapng|merged\.json")
 _MEDIA = {
     ".pcapng": "application/x-pcapng",

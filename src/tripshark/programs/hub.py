@@ -1,0 +1,363 @@
+"""The hub: one catalogue, page and API for the evidence of many nodes, which it reads from the object store.
+
+It records nothing, holds no capability and is needed by nobody: nodes seal and send without it, and whatever came into
+the store while it was away is there when it looks again. Several hubs may serve one PostgreSQL catalogue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import platform
+import secrets
+import signal
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import structlog
+import uvloop
+
+from tripshark import __version__
+from tripshark.errors import BadInput, Permanent, Refused, TripsharkError
+from tripshark.ingest.auth import Credentials, Gate
+from tripshark.ingest.heartbeat import Heartbeats
+from tripshark.model.alert import Alert
+from tripshark.model.evidence import IncidentId
+from tripshark.model.fleet import Aim, Aimed, FleetRequest
+from tripshark.model.incident import Incident, State
+from tripshark.model.target import Resolution, Target, TargetKey
+from tripshark.ports import CaptureRequest, Clock, Fleet
+from tripshark.programs import accounts, parts
+from tripshark.programs.classic import to_pcap
+from tripshark.programs.clock import SystemClock
+from tripshark.programs.logs import log_to_stderr
+from tripshark.programs.privilege import give_up
+from tripshark.programs.reach import keep_reach
+from tripshark.respond.identity import incident_id
+from tripshark.settings import Settings
+from tripshark.store.catalogue import SqlCatalogue
+from tripshark.store.fleet import FleetParts
+from tripshark.store.harvest import Harvest
+from tripshark.store.merged import MergedFiles
+from tripshark.store.objects import Objects
+from tripshark.store.remote import Cache, HubShelf, Remote
+from tripshark.store.vault import FolderVault
+from tripshark.web.access import Access
+from tripshark.web.app import App
+from tripshark.web.metrics import Metrics
+from tripshark.web.parts import Check, Parts
+from tripshark.web.serve import Tls, bind, serving
+
+log = structlog.get_logger("tripshark.hub")
+
+Tell = Callable[[str, Mapping[str, object]], None]
+_LONGEST = 60.0  # seconds between looks while the store is away
+_FORGET_EVERY = 3600.0
+_DEED_SECONDS = 30.0
+_KINDS = {"deployment": "Deployment", "statefulset": "StatefulSet", "daemonset": "DaemonSet",
+          "job": "Job", "cronjob": "CronJob", "replicaset": "ReplicaSet"}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """What a hub has of a Kubernetes cluster, where it runs in one."""
+
+    access: Access | None = None  # who may read
+    fleet: Fleet | None = None  # how nodes are asked to capture
+
+
+def run(settings: Settings, *, tell: Tell, cluster: Cluster | None = None) -> int:
+    """Serve until SIGTERM or SIGINT. Returns the exit code; raises `TripsharkError` when it cannot begin."""
+    log_to_stderr()
+    hub = Hub(settings, tell=tell, cluster=cluster or Cluster())
+    hub.prepare()
+    gc.freeze()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(hub.run())
+    return 0
+
+
+class Hub:
+    """`prepare`, then `run` once."""
+
+    def __init__(self, settings: Settings, *, tell: Tell, cluster: Cluster) -> None:
+        self.settings = settings
+        self.clock: Clock = SystemClock()
+        self.stopping = asyncio.Event()
+        self._tell = tell
+        self._cluster = cluster
+        self._objects: Objects
+
+    def prepare(self) -> None:
+        """Everything that can be wrong is found here: store, address, certificates, credentials. Raises `TripsharkError`."""
+        settings = self.settings
+        store = parts.objects(settings)
+        if store is None:
+            raise BadInput(
+                "a hub reads an object store, and none is given",
+                where="store.url",
+                hint="set store.url to what the nodes send to: s3://BUCKET/PREFIX, file:///VOLUME, …",
+            )
+        if settings.kubernetes.access and self._cluster.access is None:
+            raise Permanent(
+                "kubernetes.access is on, and there is no cluster to ask",
+                where="kubernetes.access",
+                hint="run the hub in a pod, or set kubernetes.kubeconfig",
+            )
+        self._objects = store
+        self._bound = bind(settings.listen.host, settings.listen.port)
+        tls = settings.tls
+        self._tls = (
+            Tls(cert=tls.cert, key=tls.key, client_ca=tls.client_ca).context()
+            if tls.cert is not None and tls.key is not None
+            else None
+        )
+        auth = settings.ingest.auth
+        self._gate = Gate(
+            Credentials(
+                bearer=settings.bearer_tokens(),
+                basic={user: word.get_secret_value() for user, word in auth.basic.items()},
+            ),
+            tls_clients=tls.client_ca is not None,
+        )
+        if (
+            self._gate.is_open
+            and not settings.listen.is_loopback
+            and not settings.kubernetes.access
+        ):
+            raise BadInput(
+                f"everybody who reaches {settings.listen} could read all evidence",
+                where="listen",
+                hint="set kubernetes.access, ingest.auth.bearer_files or tls.client_ca, or listen on 127.0.0.1",
+            )
+        _own(settings)
+
+    async def run(self) -> None:
+        """Until SIGTERM or SIGINT; answers under way are finished first."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stopping.set)
+        settings, data = self.settings, self.settings.data
+        database = settings.hub.database
+        async with AsyncExitStack() as stack:
+            catalogue = await SqlCatalogue.open(
+                database.get_secret_value() if database else data / "hub.sqlite"
+            )
+            stack.push_async_callback(catalogue.close)
+            cache = Cache(data / "cache", most=settings.store.cache)
+            await asyncio.to_thread(cache.prepare)
+            (data / "scratch").mkdir(exist_ok=True)
+            fleet, remote = FleetParts(catalogue), Remote(self._objects, cache)
+            harvest = Harvest(
+                self._objects, fleet, clock=self.clock, every=settings.hub.every, tell=_log
+            )
+            heartbeats = Heartbeats()
+            api = Parts(
+                clock=self.clock,
+                catalogue=catalogue,
+                targets=NoTargets(),
+                vault=FolderVault(data, clock=self.clock),
+                captures=FleetCaptures(self._cluster.fleet, self.clock),
+                gate=self._gate,
+                metrics=Metrics(),
+                rules=list,
+                upstream=heartbeats.upstream,
+                checks={"catalogue": _catalogue_check(catalogue)},
+                custody=_custody(catalogue, fleet, self.clock, loop),
+                to_pcap=to_pcap,
+                scratch=data / "scratch",
+                hosts=frozenset({settings.listen.host, platform.node()}),
+                metrics_open=settings.web.metrics_open,
+                access=self._cluster.access if settings.kubernetes.access else None,
+                shelf=HubShelf(fleet, remote, presigned=settings.hub.presigned),
+                parts_of=fleet.parts,
+                merging=MergedFiles(remote, cache, tool=f"Tripshark {__version__}"),
+                harvest=lambda: harvest.state,
+                kind="hub",
+            )
+            async with asyncio.TaskGroup() as tasks:
+                helpers = [
+                    tasks.create_task(self._look(harvest)),
+                    tasks.create_task(self._forget(catalogue)),
+                ]
+                async with serving(App(api, None), self._bound, self._tls) as port:
+                    self._say_ready(port)
+                    await self.stopping.wait()
+                for helper in helpers:
+                    helper.cancel()
+
+    async def _look(self, harvest: Harvest) -> None:
+        tries = 0
+        while True:
+            try:
+                await harvest.look()
+                tries = 0
+            except TripsharkError:
+                tries += 1  # told and shown by the harvest itself
+            pause = self.settings.hub.every * 2 ** min(tries, 10)
+            await asyncio.sleep(min(_LONGEST, pause) if tries else pause)
+
+    async def _forget(self, catalogue: SqlCatalogue) -> None:
+        while True:
+            with contextlib.suppress(TripsharkError):  # the catalogue's absence is told by /readyz
+                while await parts.forget(self.settings, catalogue, self.clock.now_ns()):
+                    log.info("forgot records without evidence")
+            await asyncio.sleep(_FORGET_EVERY)
+
+    def _say_ready(self, port: int) -> None:
+        scheme = "https" if self._tls else "http"
+        host = self.settings.listen.host
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 (a comparison)
+        url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+        self._tell("ready", {"program": "hub", "url": url, "pid": os.getpid()})
+
+
+def _own(settings: Settings) -> None:
+    """The data folder belongs to the responder's user, and so do we from now on. Raises `Permanent`."""
+    data = settings.data
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        if accounts.may_change_user():
+            who = accounts.account(settings.user, accounts.RESPONDER_ID)
+            os.chown(data, who.uid, who.gid)
+            keep_reach()
+            give_up(uid=who.uid, gid=who.gid, groups=())
+    except OSError as error:
+        raise Permanent(
+            f"the data folder cannot be used: {error.strerror}",
+            where=str(data),
+            hint="name another with --data, or `data:` in the settings",
+        ) from error
+
+
+def _log(event: str, details: Mapping[str, object]) -> None:
+    log.warning(event, **details)
+
+
+def _catalogue_check(catalogue: SqlCatalogue) -> Check:
+    """The catalogue can be read. That the store is away makes no hub unready: what is known can still be shown."""
+
+    async def check() -> str:
+        try:
+            await catalogue.position()
+        except TripsharkError as error:
+            return str(error)
+        return ""
+
+    return check
+
+
+def _custody(
+    catalogue: SqlCatalogue, fleet: FleetParts, clock: Clock, loop: asyncio.AbstractEventLoop
+) -> Callable[[IncidentId, str, str], None]:
+    """Notes who took what, durably, before the first byte leaves; called in a thread."""
+
+    async def note(id: IncidentId, name: str, who: str) -> None:
+        known = await catalogue.incident(id)
+        await fleet.deed(
+            id,
+            "viewed",
+            who,
+            {"file": name},
+            now_ns=clock.now_ns(),
+            manifest_sha256=known.manifest_sha256 if known else "",
+        )
+
+    def viewed(id: IncidentId, name: str, who: str) -> None:
+        asyncio.run_coroutine_threadsafe(note(id, name, who), loop).result(_DEED_SECONDS)
+
+    return viewed
+
+
+class NoTargets:
+    """`ports.Targets` of a machine that records nothing."""
+
+    async def all(self) -> tuple[Target, ...]:
+        """None."""
+        return ()
+
+    async def resolve(self, alert: Alert) -> Resolution:
+        """None."""
+        return Resolution(target=None, reason="a hub records nothing itself")
+
+    async def resolve_late(self, alert: Alert) -> Resolution:
+        """None."""
+        return Resolution(target=None, reason="a hub records nothing itself")
+
+    async def find(self, name: str) -> Resolution:
+        """None."""
+        return Resolution(target=None, reason="a hub records nothing itself")
+
+
+class FleetCaptures:
+    """`ports.Captures` by asking the nodes, where there is a cluster to ask them through."""
+
+    def __init__(self, fleet: Fleet | None, clock: Clock) -> None:
+        self._fleet = fleet
+        self._clock = clock
+
+    async def capture(self, request: CaptureRequest) -> Incident:
+        """Ask durably; the incident is known here once its first part is in the store.
+
+        Raises `Refused` without a cluster, `BadInput` for a target that no other machine can know.
+        """
+        if self._fleet is None:
+            raise Refused(
+                "a hub records nothing itself, and has no cluster to ask nodes through",
+                where=request.target,
+                hint="ask the node: tripshark capture TARGET there",
+            )
+        aim, now_ns = aim_of(request.target), self._clock.now_ns()
+        id = incident_id(now_ns, secrets.token_bytes(16))
+        await self._fleet.ask(
+            FleetRequest(
+                aims=(aim,),
+                t0_ns=now_ns,
+                before_ns=request.before_ns,
+                after_ns=request.after_ns,
+                scope=request.scope,
+                peer=request.peer,
+                filter=request.filter,
+                max_bytes=request.max_bytes,
+                incident=id,
+                origin="hub",
+                by=request.by,
+            )
+        )
+        return Incident(
+            id=id,
+            state=State.OPEN,
+            target=TargetKey(""),
+            title=str(aim),
+            namespace=aim.namespace,
+            pod=aim.name if aim.kind is Aimed.POD else "",
+            rule="",
+            falco_rule="",
+            priority="",
+            t0_ns=now_ns,
+            opened_ns=now_ns,
+        )
+
+
+def aim_of(target: str) -> Aim:
+    """`ns/pod`, `ns/deployment/name`, `ns/service/name` or `node:NAME`. Raises `BadInput` for what only one machine knows."""
+    if target.startswith("node:") and target[5:]:
+        return Aim(kind=Aimed.NODE, name=target[5:])
+    match target.split("/"):
+        case [namespace, pod] if namespace and pod and ":" not in target:
+            return Aim(kind=Aimed.POD, namespace=namespace, name=pod)
+        case [namespace, "service", name] if namespace and name:
+            return Aim(kind=Aimed.SERVICE, namespace=namespace, name=name)
+        case [namespace, kind, name] if namespace and name and kind.lower() in _KINDS:
+            return Aim(
+                kind=Aimed.WORKLOAD, workload=_KINDS[kind.lower()], namespace=namespace, name=name
+            )
+        case _:
+            raise BadInput(
+                "no other machine knows that target",
+                where=target[:200],
+                hint="ns/pod, ns/deployment/name, ns/service/name or node:NAME",
+            )
