@@ -113,6 +113,7 @@ class Household:
         self._policy = policy
         self._node = node
         self._remembered: dict[TargetKey, tuple[Identity, str]] = {}  # and the sandbox's id
+        self._dead: dict[TargetKey, tuple[int, Identity | None, Target]] = {}
         self._decided: dict[str, tuple[object, Recording]] = {}
         self._names: dict[str, tuple[Sandbox, PodFacts | None, Identity]] = {}
 
@@ -133,6 +134,7 @@ class Household:
                 by_netns.setdefault(sandbox.netns.rpartition("/")[2], []).append(sandbox)
         by_address = self._by_address() if self._cluster and self._sandboxes.away else {}
         targets, aliases, housed = [], [], set()
+        dead: dict[TargetKey, tuple[int, Identity | None, Target]] = {}
         remembered: dict[TargetKey, tuple[Identity, str]] = {}
         for target in found:
             candidates = by_inode.get(target.inode) or by_netns.get(
@@ -142,12 +144,14 @@ class Household:
             known = self._known(target, lives_here, by_address)
             if known is not None and target.kind is not TargetKind.HOST:
                 remembered[target.key] = known
-            full = self._titled(target, known, inodes)
+            full = self._buried(target, known) or self._titled(target, known, inodes)
+            if not full.alive:
+                dead[target.key] = (target.gone_ns, known[0] if known else None, full)
             if known is not None and known[1]:
                 housed.add(known[1])
                 aliases.append((target.name, full))
             targets.append(full)
-        self._remembered = remembered
+        self._remembered, self._dead = remembered, dead
         self._names = {id: kept for id, kept in self._names.items() if self._sandboxes.get(id)}
         host = next((each for each in targets if each.kind is TargetKind.HOST), None)
         guests, unrecorded = [], []
@@ -160,6 +164,13 @@ class Household:
             else:
                 unrecorded.append(self._why_not(sandbox, identity))
         return View(targets, guests, unrecorded, aliases)
+
+    def _buried(self, target: Target, known: tuple[Identity, str] | None) -> Target | None:
+        """The dead do not change, and a busy node has thousands: the same answer as before, if there was one."""
+        kept = self._dead.get(target.key)
+        if kept is None or kept[0] != target.gone_ns or len(kept[2].rings) != len(target.rings):
+            return None
+        return kept[2] if kept[1] is (known[0] if known else None) else None
 
     def _known(
         self, target: Target, sandbox: Sandbox | None, by_address: Mapping[str, PodFacts]

@@ -40,7 +40,8 @@ __all__ = ["LocalTargets", "Resident"]
 FRESH_NS = 200_000_000  # answers younger than this are used again
 RETRY_NS = 50_000_000  # what is not known is asked again this soon
 STALE_NS = 60_000_000_000  # what was known this long ago serves while the recorder is away
-SHARE = 20  # looking at everybody may cost one part of so many of the time
+SHARE = 10  # looking at everybody may cost one part of so many of the time
+HEAVY_S = 0.02  # a look that takes longer is not made at each piece of news
 AGAIN_S = 0.1  # a container that was just created may be known so much later
 STRANGERS = 8  # a second: more alerts about unknown containers wait for nobody
 RESEND_NS = 60_000_000_000  # what the recorder was told is told again this often
@@ -78,6 +79,8 @@ class LocalTargets:
         self._view = View(())
         self._looked_ns = 0
         self._fresh_ns = FRESH_NS
+        self._retry_ns = RETRY_NS
+        self._look_s = 0.0
         self._looking = asyncio.Lock()
         self._asked: deque[float] = deque(maxlen=STRANGERS)
         self._strangers: dict[str, float] = {}  # container → when nobody knew it
@@ -100,6 +103,7 @@ class LocalTargets:
             now_ns = self._clock.now_ns()
             if self._looked_ns and now_ns - self._looked_ns < age_ns:
                 return self._view  # somebody else has just looked
+            began = asyncio.get_running_loop().time()
             try:
                 found = await self._recorder.targets()
                 inodes = {
@@ -112,10 +116,10 @@ class LocalTargets:
                     return self._view
                 raise
             await self._sandboxes.hear(now_ns, age_ns=heard_ns)
-            began = asyncio.get_running_loop().time()
             self._view = self._household.view(found, inodes, now_ns)
-            took_ns = round((asyncio.get_running_loop().time() - began) * 1e9)
-            self._fresh_ns = max(FRESH_NS, SHARE * took_ns)
+            self._look_s = asyncio.get_running_loop().time() - began
+            self._fresh_ns = max(FRESH_NS, round(SHARE * self._look_s * 1e9))
+            self._retry_ns = max(RETRY_NS, self._fresh_ns // 5)
             self._looked_ns = now_ns
         return self._view
 
@@ -132,6 +136,8 @@ class LocalTargets:
         Namespaces that the recorder does not find by itself are attached by a process in them. Returns how many
         targets were told something new. Raises `Transient` when the recorder is away.
         """
+        if self._look_s > HEAVY_S:  # thousands of pods came and went: alerts come first
+            await asyncio.sleep(min(1.0, 3 * self._look_s))
         view = await self._look(0, heard_ns=0)
         if await self._attach_homeless(view):
             view = await self._look(0)
@@ -174,7 +180,7 @@ class LocalTargets:
         answer = await self._local(alert, said, view)
         if answer.target is not None:
             return answer
-        view = await self._look(RETRY_NS, heard_ns=RETRY_NS)
+        view = await self._look(self._retry_ns, heard_ns=RETRY_NS)
         return await self._ask_around(alert, said, view)
 
     async def resolve_late(self, alert: Alert) -> Resolution:
