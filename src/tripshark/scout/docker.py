@@ -7,6 +7,7 @@ A container with a network of its own (or with the machine's) is a sandbox; one 
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -155,9 +156,11 @@ class Docker:
 
     def _still(self, known: _Inspected) -> bool:
         """Whether it is the process that it was: a restart keeps the id and, soon enough, the state."""
-        if not known.container.pid:
+        pid = known.container.pid
+        if not pid:
             return True
-        return self._here.at(f"/proc/{known.container.pid}/ns/net") in (known.inode, 0)
+        inode = self._here.at(f"/proc/{pid}/ns/net")
+        return inode == known.inode if inode else os.path.exists(f"/proc/{pid}")
 
     async def _inspect(self, id: str) -> _Inspected:
         said = await self._get(f"/containers/{quote(id, safe='')}/json")

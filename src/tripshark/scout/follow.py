@@ -28,7 +28,7 @@ _LOOK_S = (
 )
 _FIND_S = 3.0
 _HOT_S = (0.03, 0.06, 0.12, 0.25, 0.5, 1.0)  # looks after something stirred: runtimes tell early
-_SHARE = 4  # a look that took long is followed by a pause so many times as long
+_SHARE = 2  # a look that took long is followed by a pause so many times as long
 
 
 @dataclass(slots=True)
