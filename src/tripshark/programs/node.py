@@ -242,6 +242,7 @@ class Node:
                 clock=clock,
                 meter=self.metrics,
                 entropy=secrets.token_bytes,
+                addresses=book,
                 told=lambda _incident: outbox.wake() if outbox else None,
             ),
             self._pipeline,

@@ -30,6 +30,7 @@ class Open:
         default_factory=dict
     )  # meanings whose capture is about to start or running → its target
     running: int = 0
+    parts: int = 0  # begun so far: the number of the next one
     rows: dict[AlertId, AlertRow] = field(default_factory=dict)
     first: dict[str, AlertId] = field(default_factory=dict)  # meaning → its first alert
     entries: list[Entry] = field(default_factory=list)

@@ -23,6 +23,7 @@ from tripshark.model.target import (
     TargetKind,
 )
 from tripshark.ports import Neighbours, Recorder, Targets
+from tripshark.respond.spool import PEER
 
 MAX_PARTS = 64  # of one incident on one node
 
@@ -33,6 +34,7 @@ class Part:
 
     plan: Plan
     target: Target
+    role: str = ""  # PEER: it sees the same packets from the other end
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,6 +231,7 @@ class Pipeline:
                     reason=f"the other end of {plan.reason}",
                 ),
                 target=other,
+                role=PEER,
             )
         ]
 

@@ -44,6 +44,7 @@ from tripshark.respond.capture import Capture
 from tripshark.respond.identity import alert_id, event_key, incident_id
 from tripshark.respond.incidents import SHOWN, Incidents, Open, Resting
 from tripshark.respond.intake import Fate, Recent
+from tripshark.respond.names import Book
 from tripshark.respond.orders import Order
 from tripshark.respond.pipeline import Far, Part, Pipeline
 from tripshark.respond.seal import Host, Sealed, seal
@@ -95,6 +96,7 @@ class _Start:
     plan: Plan
     target: Target
     frozen: Frozen | None
+    role: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +113,7 @@ class World:
     meter: Meter
     entropy: Callable[[int], bytes]
     fleet: Fleet | None = None  # how other nodes are asked, in a cluster
+    addresses: Book | None = None  # who held which address when, beyond this machine's targets
     told: Callable[[Incident], None] = lambda _incident: None  # an incident ended
 
 
@@ -469,7 +472,7 @@ class Runner:
         target = part.target
         if frozen is not None:
             target = replace(frozen.target, identity=target.identity)
-        batch.starts.append(_Start(opened, name, part.plan, target, frozen))
+        batch.starts.append(_Start(opened, name, part.plan, target, frozen, part.role))
 
     def _may_start(self, plan: Plan, opened: Open | None, now_ns: int) -> Refusal | None:
         return self._budget.may_start(
@@ -714,8 +717,10 @@ class Runner:
         opened = start.opened
         try:
             draft = await self._draft(opened)
+            opened.parts += 1
             state = PartState(
-                number=len(opened.captures),
+                number=opened.parts - 1,
+                role=start.role,
                 plan=start.plan,
                 target=start.target,
                 until_ns=start.plan.t0_ns + start.plan.after_ns,
@@ -824,6 +829,7 @@ class Runner:
             alerts=list(opened.rows.values()),
             host=self._host,
             neighbours=neighbours,
+            addresses=self._world.addresses,
             now_ns=self._world.clock.now_ns(),
             entries=opened.entries,
         )
@@ -933,12 +939,12 @@ class Runner:
         try:
             draft = await self._draft(opened)
             states = [state for state, _, _ in await asyncio.to_thread(lambda: list(parts(draft)))]
-            plans = [state.plan for state in states] or [
-                msgspec.convert(opened.incident.plan, Plan)
+            plans = [(state.plan, state.role) for state in states] or [
+                (msgspec.convert(opened.incident.plan, Plan), "")
             ]
             number = max((state.number for state in states), default=-1)
             known = {t.key: t for t in await self._targets_or_none()}
-            for plan in plans:
+            for plan, role in plans:
                 target = known.get(plan.target)
                 if target is None:
                     continue
@@ -946,6 +952,7 @@ class Runner:
                 now_ns = self._world.clock.now_ns()
                 state = PartState(
                     number=number,
+                    role=role,
                     plan=plan,
                     target=target,
                     until_ns=min(now_ns, plan.t0_ns + plan.after_ns),

@@ -24,11 +24,11 @@ from tripshark.respond import ledger, names
 from tripshark.respond.names import Book
 from tripshark.respond.rows import alert_fields
 from tripshark.respond.sieve import Sieve
-from tripshark.respond.spool import SNAPLEN, PartState, RingNote, parts
+from tripshark.respond.spool import PEER, SNAPLEN, PartState, RingNote, parts
 
 ETHERNET = 1
 RAW_IP = 101
-FILE_OF = {ETHERNET: "evidence.pcapng", RAW_IP: "evidence-raw.pcapng"}
+_SUFFIX = {ETHERNET: "", RAW_IP: "-raw"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -305,20 +305,18 @@ def _write(
     since_ns: int,
     until_ns: int,
 ) -> list[str]:
-    """One file per link type; the first always exists, also when nothing was seen."""
-    groups = _by_linktype(packets, rings) or {ETHERNET: np.zeros(0, dtype=np.intp)}
+    """One file per link type and end; `evidence.pcapng` always exists, also when nothing was seen.
+
+    The other end of a conversation has files of its own: the same packets twice in one file look like
+    retransmissions to whoever reads it.
+    """
+    groups = _by_file(packets, rings, chosen)
     files: list[str] = []
     target = chosen[0].state.target if chosen else None
     rows = [(row.accepted.alert.time_ns, alert_fields(row, incident, target)) for row in alerts]
     rows.sort(key=lambda row: row[0])
-    for linktype, where in groups.items():
-        name = FILE_OF.get(linktype, f"evidence-{linktype}.pcapng")
-        if not files and ETHERNET not in groups:
-            name = FILE_OF[ETHERNET]
+    for name, (linktype, used, where) in groups.items():
         own = packets.take(where)
-        used = [i for i, ring in enumerate(rings) if ring.linktype == linktype]
-        if not used and not len(own):
-            used = list(range(min(1, len(rings))))
         place = np.zeros(max(len(rings), 1), dtype=np.uint16)
         for number, ring in enumerate(used):
             place[ring] = number
@@ -352,6 +350,33 @@ def _write(
             )
         files.append(name)
     return files
+
+
+def _by_file(
+    packets: Packets, rings: Sequence[RingNote], chosen: Sequence[_Chosen]
+) -> dict[str, tuple[int, list[int], NDArray[np.intp]]]:
+    """File → its link type, its rings and its packets. Rings without a packet are told with the first file of their end."""
+    kinds_of = [(_part_of(ring, chosen).state.role, ring.linktype) for ring in rings]
+    busy = {kinds_of[int(each)] for each in np.unique(packets.source)} if len(packets) else set()
+    found: dict[str, tuple[int, list[int], NDArray[np.intp]]] = {}
+    for role in ("", PEER):
+        linktypes = sorted({linktype for r, linktype in busy if r == role})
+        there = [each for r, each in kinds_of if r == role]
+        if not linktypes and (there or not role):
+            linktypes = [there[0] if there else ETHERNET]
+        for linktype in linktypes:
+            used = [i for i, kind in enumerate(kinds_of) if kind == (role, linktype)]
+            suffix = _SUFFIX.get(linktype, f"-{linktype}")
+            if ETHERNET not in linktypes and linktype == linktypes[0]:
+                suffix = ""
+            where = (
+                np.flatnonzero(np.isin(packets.source, used))
+                if len(packets)
+                else np.zeros(0, dtype=np.intp)
+            )
+            end = f"-{role}" if role else ""
+            found[f"evidence{end}{suffix}.pcapng"] = (linktype, used, where)
+    return found
 
 
 def _interface(ring: RingNote, chosen: Sequence[_Chosen], linktype: int) -> pcapng.Interface:
@@ -529,6 +554,9 @@ def _part(part: _Chosen) -> Json:
     state, plan = part.state, part.state.plan
     rung = plan.rungs[part.rung]
     return {
+        "target": state.target.title,
+        "who": _who(state.target),
+        "end": state.role or "own",
         "scope": rung.scope.value,
         "reason": rung.reason,
         "filter": rung.core,

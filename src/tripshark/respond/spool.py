@@ -48,6 +48,9 @@ class RingNote:
         return linktype(self.interface.hardware_type) or 0
 
 
+PEER = "peer"
+
+
 @dataclass(slots=True, kw_only=True)
 class PartState:
     """One capture of an incident: enough to finish it without whoever began it."""
@@ -60,6 +63,7 @@ class PartState:
     expired_ns: int = 0  # history older than this had been discarded
     rings: list[RingNote] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
+    role: str = ""  # PEER: the other end of what the incident is about
     ended: str = ""  # "", "time", "idle", "limit", "gone", "recorder", "stopped"
 
 
