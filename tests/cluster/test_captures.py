@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from tests.cluster.control import Answer, Plane
-from tripshark.cluster.api import KubeApi
+from tripshark.cluster.api import Asked, KubeApi
 from tripshark.cluster.captures import NEEDS, Captures, FolderAsks, Ways
 from tripshark.errors import BadInput, NotFound, Refused
 from tripshark.formats.capture_schema import definitions
@@ -274,30 +274,28 @@ def kubectl(
 # ------------------------------------------------------------------------------ the definitions
 
 
-@pytest.mark.parametrize(
-    "spec",
-    [
-        {"target": {}},
-        {"target": {"pod": "web", "service": "web"}},
-        {"target": {"pod": "../etc"}},
-        {"target": {"node": "n1"}},
-        {"scope": "everything"},
-        {"before": "soon"},
-        {"maxBytes": 1},
-        {"maxBytes": 10**12},
-        {"t0": "yesterday"},
-        {"filter": "x" * 3000},
-        {"peer": "$(reboot)"},
-        {"incident": "../../x"},
-    ],
-)
-def test_the_server_refuses_what_the_schema_does_not_allow(
-    defined: Plane, space: str, spec: dict[str, Any]
-) -> None:
+WRONG: list[dict[str, Any]] = [
+    {"target": {}},
+    {"target": {"pod": "web", "service": "web"}},
+    {"target": {"pod": "../etc"}},
+    {"target": {"node": "n1"}},
+    {"scope": "everything"},
+    {"before": "soon"},
+    {"maxBytes": 1},
+    {"maxBytes": 10**12},
+    {"t0": "yesterday"},
+    {"filter": "x" * 3000},
+    {"peer": "$(reboot)"},
+    {"incident": "../../x"},
+]
+
+
+def test_the_server_refuses_what_the_schema_does_not_allow(defined: Plane, space: str) -> None:
     """Before any node sees it."""
-    with pytest.raises(Answer) as caught:
-        create(defined, a_capture(space, **spec))
-    assert caught.value.code == 422
+    for spec in WRONG:
+        with pytest.raises(Answer) as caught:
+            create(defined, a_capture(space, **spec))
+        assert caught.value.code == 422, spec
 
 
 def test_no_request_says_where_to(defined: Plane, space: str) -> None:
@@ -596,6 +594,75 @@ def _finished(plane: Plane, space: str, count: int) -> list[dict[str, Any]] | No
     return final if len(final) == count else None
 
 
+class Heard(KubeApi):
+    """A client that notes what it was asked for."""
+
+    heard: set[tuple[str, str]]
+
+    def _stream(self, method: str, path: str, *, params: Any, **more: Any) -> Any:
+        asked = Asked.of(method, path, params)
+        self.heard.add((asked.verb, asked.resource))
+        return super()._stream(method, path, params=params, **more)
+
+
+async def test_every_right_it_asks_for_is_used(defined: Plane, space: str, tmp_path: Path) -> None:
+    """From the ask to the end of its ttl, `NEEDS` suffices (else a step fails) and holds nothing more."""
+    name = f"agent-{uuid.uuid4().hex[:6]}"
+    undo = defined.grant(name, NEEDS)
+    side = Pods("n1", f"{space}/web")
+    aim = Aim(kind=Aimed.POD, namespace=space, name="web")
+    request = FleetRequest(aims=(aim,), t0_ns=time.time_ns(), after_ns=0, ttl_ns=60 * SECOND)
+    async with Heard(defined.login(name), timeout_s=30) as api:
+        api.heard = set()
+        async with running(api, tmp_path, side) as (captures,):
+            own = await captures.ask(request)
+            wide = await captures.ask(replace(request, wide=True))
+            await soon(phase_is(defined, space, "Complete", own))
+            await soon(phase_is(defined, "", "Complete", wide))
+        async with later(api, tmp_path, side):
+            await soon(lambda: not status(defined, space, own) and not status(defined, "", wide))
+        used = set(api.heard)
+    undo()
+    assert used == {
+        (verb, resource)
+        for rule in NEEDS
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+class Later(Now):
+    """Two minutes ahead: the shortest ttl is one."""
+
+    def now_ns(self) -> int:
+        return super().now_ns() + 120 * SECOND
+
+
+@contextlib.asynccontextmanager
+async def later(api: KubeApi, folder: Path, *sides: Pods) -> AsyncIterator[None]:
+    """Controllers whose time has come."""
+    tasks = [
+        asyncio.create_task(
+            Captures(
+                api,
+                node=side.node,
+                clock=Later(),
+                local=side,
+                asks=FolderAsks(folder / side.node),
+                ways=HASTY,
+            ).run()
+        )
+        for side in sides
+    ]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+
 # ------------------------------------------------------------------------------ nobody, nothing, never
 
 
@@ -662,22 +729,7 @@ async def test_what_is_finished_goes_after_its_ttl(
         await soon(phase_is(defined, space, "Complete"))
         await soon(phase_is(defined, space, "Complete", "stays"))
 
-    class Later(Now):
-        def now_ns(self) -> int:
-            return super().now_ns() + 120 * SECOND
-
-    async with contextlib.AsyncExitStack() as stack:
-        for side in sides:
-            captures = Captures(
-                agent,
-                node=side.node,
-                clock=Later(),
-                local=side,
-                asks=FolderAsks(tmp_path / side.node),
-                ways=HASTY,
-            )
-            task = asyncio.create_task(captures.run())
-            stack.callback(task.cancel)
+    async with later(agent, tmp_path, *sides):
         items = f"{GROUP}/namespaces/{space}/captures"
         await soon(
             lambda: (
