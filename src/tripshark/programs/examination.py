@@ -9,13 +9,12 @@ import platform
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from tripshark.errors import TripsharkError
 from tripshark.formats import bpf
-from tripshark.programs import accounts, parts
+from tripshark.programs import accounts, examination_cluster, examination_pod, parts
+from tripshark.programs.check import Check
 from tripshark.programs.clock import SystemClock, clock_facts, clock_source
 from tripshark.programs.service import Service
 from tripshark.recorder.client import RecorderClient
@@ -25,25 +24,21 @@ from tripshark.targets.local import LocalTargets
 SYS_LANDLOCK_CREATE_RULESET = 444  # the same number on every architecture
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing that was looked at."""
-
-    name: str
-    state: Literal["good", "limited", "bad"]
-    words: str
-    remedy: str = ""
-
-
 async def examine(settings: Settings) -> list[Check]:
     """Everything, in the order in which a person would mend it."""
-    checks = [*_machine(), *_tools(), *_data(settings), *_rules(settings), *_people(settings)]
+    container = examination_pod.here(settings)
+    checks = [*_machine(apart=container is not None), *_tools()]
+    checks += examination_pod.examine(container) if container else ()
+    if container is not None and container.part == "recorder":  # the rest is the responder's
+        return [*checks, *await _recorder(settings)]
+    checks += [*_data(settings), *_rules(settings), *_people(settings)]
     checks += await _recorder(settings)
     checks += await asyncio.to_thread(lambda: list(_service(settings)))
-    return checks
+    return checks + [each async for each in examination_cluster.examine(settings)]
 
 
-def _machine() -> Iterator[Check]:
+def _machine(*, apart: bool) -> Iterator[Check]:
+    """`apart`: each of our programs has a container of its own, which says who it is."""
     release = platform.release()
     version = tuple(int(n) for n in re.findall(r"\d+", release)[:2])
     if version >= (4, 20):
@@ -55,24 +50,8 @@ def _machine() -> Iterator[Check]:
             f"Linux {release} lacks what the recorder needs",
             "use a kernel of 4.20 or later (PACKET_IGNORE_OUTGOING)",
         )
-    capable = os.geteuid() == 0
-    yield Check(
-        "privileges",
-        "good" if capable else "limited",
-        "root: every namespace can be recorded"
-        if capable
-        else "an ordinary user: namespaces of others cannot be recorded",
-        ""
-        if capable
-        else "start `tripshark run` as root; responder and analyst give it up at once",
-    )
-    if not accounts.may_change_user():
-        yield Check(
-            "separation",
-            "limited",
-            "recorder, responder and analyst run as the same user here",
-            "start as root outside a user namespace, and each gets a user of its own",
-        )
+    if not apart:
+        yield from _users()
     facts = clock_facts()
     in_step = facts.get("synchronised")
     yield Check(
@@ -92,6 +71,27 @@ def _machine() -> Iterator[Check]:
         else "no Landlock: tshark keeps its uid, seccomp and limits",
         "" if abi > 0 else "use a kernel of 5.13 or later with lsm=landlock",
     )
+
+
+def _users() -> Iterator[Check]:
+    capable = os.geteuid() == 0
+    yield Check(
+        "privileges",
+        "good" if capable else "limited",
+        "root: every namespace can be recorded"
+        if capable
+        else "an ordinary user: namespaces of others cannot be recorded",
+        ""
+        if capable
+        else "start `tripshark run` as root; responder and analyst give it up at once",
+    )
+    if not accounts.may_change_user():
+        yield Check(
+            "separation",
+            "limited",
+            "recorder, responder and analyst run as the same user here",
+            "start as root outside a user namespace, and each gets a user of its own",
+        )
 
 
 def _tools() -> Iterator[Check]:
@@ -179,6 +179,7 @@ async def _recorder(settings: Settings) -> list[Check]:
         targets = await LocalTargets(
             client, parts.residents(settings), SystemClock(), node=""
         ).all()
+        stats = await client.stats()
     except TripsharkError as problem:
         return [Check("recorder", "bad", problem.message, problem.hint or "start `tripshark run`")]
     finally:
@@ -192,6 +193,16 @@ async def _recorder(settings: Settings) -> list[Check]:
             f"{len(alive)} targets recorded, {len(targets) - len(alive)} tombstones",
         )
     ]
+    if refused := stats.get("flow_cut_refused"):
+        checks.append(
+            Check(
+                "flows",
+                "limited",
+                f"recorded whole, a flood shortens the past: {refused}",
+                "recorder.flow_cut needs Linux 4.19, CAP_SYS_ADMIN on the machine itself and, before Linux 5.11, "
+                "a high limit of locked memory; or set it to 0",
+            )
+        )
     if drops:
         checks.append(
             Check(
