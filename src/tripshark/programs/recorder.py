@@ -139,6 +139,11 @@ def _raise_limits() -> None:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(wanted, most)))
             break
+    _, most = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    for wanted in (resource.RLIM_INFINITY, most):  # tables of flows count there before Linux 5.11
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_MEMLOCK, (wanted, wanted))
+            break
     with contextlib.suppress(OSError):
         os.nice(-5)
 

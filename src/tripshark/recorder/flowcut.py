@@ -66,7 +66,7 @@ ENTRY_BYTES = (
     136  # of kernel memory per flow: the kernel's own 64, key, value, its share of the buckets
 )
 LEAST_FLOWS, MOST_FLOWS = 256, 16_384
-_SHARE = 32  # of a target's ring memory, one part in so many is for its table of flows
+_SHARE = 16  # of a target's ring memory, at most one part in so many is for its table of flows
 
 _TAGS = 2  # VLAN tags that may stand in the bytes
 _EXTENSIONS = 6  # IPv6 headers before the transport's
@@ -106,7 +106,7 @@ class Cut:
 
 
 def flows_for(ring_bytes: int) -> int:
-    """How many flows a target's table has, a power of two: a 32nd of its ring memory."""
+    """How many flows a target's table has, a power of two: they take a 16th of its ring memory at most."""
     wanted = max(LEAST_FLOWS, min(MOST_FLOWS, ring_bytes // (_SHARE * ENTRY_BYTES)))
     return 1 << wanted.bit_length() - 1
 
