@@ -42,12 +42,13 @@ from tripshark.ingest.witness import Witnesses
 from tripshark.model import retention
 from tripshark.model.addresses import AddressBook
 from tripshark.model.evidence import IncidentId
-from tripshark.model.incident import State
+from tripshark.model.incident import Incident, State
 from tripshark.model.part import node_of
 from tripshark.model.rule import RuleSet
 from tripshark.programs import parts
 from tripshark.programs.classic import to_pcap
 from tripshark.programs.clock import SystemClock, clock_facts, clock_source
+from tripshark.programs.cluster import Cluster, Local, api_of, captures_of, location_of
 from tripshark.programs.logs import log_to_stderr
 from tripshark.programs.privilege import give_up
 from tripshark.programs.reach import keep_reach
@@ -72,6 +73,8 @@ from tripshark.web.serve import Tls, bind, bind_here, serving
 
 log = structlog.get_logger("tripshark.node")
 
+ADDRESSES_EVERY = 60.0  # seconds between looks for old addresses
+ADDRESSES_NS = 24 * 3600 * 10**9  # who held an address is known for so long after it was left
 ALIVE_EVERY = (
     5.0  # seconds between notes that we are running, by which an outage is measured afterwards
 )
@@ -163,6 +166,7 @@ class Node:
         self.tls = tls.context() if (tls := _tls(settings.tls)) else None
         alerts = _tls(settings.ingest.tls) if settings.ingest.listen else None
         self.alerts_tls = alerts.context() if alerts else None
+        self.api = api_of(settings)
         self.rules = RulesInForce(settings, use=self._use_rules)
         self._pipeline: Pipeline | None = None
         self.rules.start()
@@ -202,12 +206,18 @@ class Node:
             scout = ScoutClient(str(settings.scout_socket))
             stack.callback(scout.close)
         book = AddressBook()
+        node = parts.node_name(settings, platform.node())
+        cluster = None
+        if self.api is not None:
+            stack.push_async_callback(self.api.close)
+            cluster = Cluster.of(self.api, clock, book, node=node)
         targets = LocalTargets(
             recorder,
             parts.residents(settings),
             clock,
-            node=parts.node_name(settings, platform.node()),
+            node=node,
             runtime=scout,
+            cluster=cluster.metadata if cluster else None,
             policy=parts.policy(settings),
             book=book,
             tombstone_ns=round(settings.recorder.tombstone * parts.SECOND),
@@ -222,15 +232,36 @@ class Node:
             own_pids=(os.getpid(), os.getppid()),
             neighbours=targets,
             both_ends=settings.capture.both_ends,
+            fleet=cluster is not None and settings.kubernetes.captures,
         )
+        if cluster is not None and settings.kubernetes.captures:
+            first = journal.state().last_seq
+            cluster.local = Local(
+                node=node,
+                targets=targets,
+                metadata=cluster.metadata,
+                catalogue=catalogue,
+                caught_up=lambda: runner.position >= first,
+                location=location_of(settings, node),
+            )
+            cluster.captures = captures_of(
+                cluster, settings, clock=clock, local=cluster.local, node=node
+            )
         outbox = parts.outbox(
             settings,
             vault=vault,
             catalogue=catalogue,
             clock=clock,
-            node=parts.node_name(settings, platform.node()),
+            node=node,
             tell=lambda event, details: log.info(event, **details),
         )
+
+        def told(incident: Incident) -> None:
+            if outbox is not None:
+                outbox.wake()
+            if cluster is not None:
+                cluster.told(incident)
+
         runner = Runner(
             World(
                 journal=journal,
@@ -243,14 +274,15 @@ class Node:
                 meter=self.metrics,
                 entropy=secrets.token_bytes,
                 addresses=book,
-                told=lambda _incident: outbox.wake() if outbox else None,
+                fleet=cluster.captures if cluster else None,
+                told=told,
             ),
             self._pipeline,
             Budget(parts.bounds(settings)),
             parts.disk_budget(settings),
             defaults=defaults,
             recent=recent,
-            host=_host(),
+            host=_host(node),
             retention=lambda: _retain(settings, catalogue, vault, clock, outbox),
         )
         witnesses = None
@@ -310,6 +342,10 @@ class Node:
         background = [self.rules.watch(), self._keep_alive(targets)]
         if scout is not None:
             background.append(_follow_pods(scout, targets))
+        if cluster is not None:
+            if cluster.local is not None:
+                cluster.local.runner = runner
+            background += [cluster.run(), _follow_cluster(cluster, targets, book, clock)]
         if outbox is not None:
             background.append(outbox.run())
         await self._serve(stack, api, webhook, runner, background)
@@ -400,6 +436,23 @@ async def _follow_pods(scout: ScoutClient, targets: LocalTargets) -> None:
             await asyncio.sleep(1)
 
 
+async def _follow_cluster(
+    cluster: Cluster, targets: LocalTargets, book: AddressBook, clock: SystemClock
+) -> None:
+    """What the API says of pods may change what is recorded of them; old addresses are forgotten."""
+    while True:
+        try:
+            async with asyncio.timeout(ADDRESSES_EVERY):
+                await cluster.stirred.wait()
+        except TimeoutError:
+            book.forget(clock.now_ns() - ADDRESSES_NS)
+            continue
+        cluster.stirred.clear()
+        with contextlib.suppress(TripsharkError):  # the recorder's absence is told by /readyz
+            await targets.reconcile()
+        await asyncio.sleep(0.2)  # pods come in crowds
+
+
 def _tls(given: object) -> Tls | None:
     cert, key = getattr(given, "cert", None), getattr(given, "key", None)
     if cert is None or key is None:
@@ -414,9 +467,9 @@ def _rate(settings: Settings) -> ClientRate | None:
     return ClientRate(per_second=rate.per_second, burst=rate.burst)
 
 
-def _host() -> Host:
+def _host(node: str) -> Host:
     return Host(
-        name=platform.node(),
+        name=node,
         kernel=f"{platform.system()} {platform.release()} {platform.machine()}",
         clock_source=clock_source(),
         clock=clock_facts(),

@@ -398,7 +398,11 @@ class Runner:
         if same is not None and not same.sealing:
             opened = same
             if opened.running_on(target.key):  # we asked for it ourselves, and are at it already
-                self._recent.settle(record.seq, Fate(alert_id(record.seq), opened.incident.id))
+                row = AlertRow(
+                    accepted=_accepted(record, alert), incident=opened.incident.id, refusal=None
+                )
+                batch.rows.append(row)  # so that it is not done again; no row of the evidence
+                self._recent.settle(record.seq, Fate(row.accepted.id, opened.incident.id))
                 self._answer(record, opened.incident, batch)
                 return opened
         if opened is not None and opened.knows(key):
@@ -624,13 +628,16 @@ class Runner:
         bpf.compile(request.filter, 1)
         return await self._note(manual.encode(request), manual.VIA)
 
-    async def order(self, order: Order) -> Incident:
-        """Do this node's part of what a Capture resource asks. As `capture`; the incident may be an open one."""
+    async def order(self, order: Order, via: str) -> Incident:
+        """Do this node's part of what a Capture resource asks. As `capture`; the incident may be an open one.
+
+        `via` begins with `orders.VIA`; what became of the order is kept in the catalogue under it.
+        """
         orders.alert_of(order)  # raises BadInput before anything is stored
         if order.request.peer:
             manual.endpoint(order.request.peer)
         bpf.compile(order.request.filter, 1)
-        return await self._note(orders.encode(order), f"{orders.VIA}{order.resource}")
+        return await self._note(orders.encode(order), via)
 
     async def _note(self, body: bytes, via: str) -> Incident:
         """Make a wish durable, and wait for what becomes of it."""

@@ -145,6 +145,22 @@ class SqlCatalogue:
             ]
         )
 
+    async def by_via(self, tail: str) -> AlertRow | None:
+        """The newest alert whose `via` ends so."""
+        table = schema.alerts
+        found = (
+            select(table)
+            .where(table.c.via.endswith(tail, autoescape=True))
+            .order_by(table.c.seq.desc())
+            .limit(1)
+        )
+        rows = await self._database.read(
+            lambda connection: [
+                alert_in(_named(row)) for row in connection.execute(found).mappings()
+            ]
+        )
+        return rows[0] if rows else None
+
     async def refusals(
         self, *, since_ns: int = 0, limit: int = 50, namespaces: Sequence[str] | None = None
     ) -> Sequence[AlertRow]:

@@ -1,0 +1,251 @@
+"""What a node does with the Kubernetes API, screwed together: names and owners, and its part in Captures."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+
+from tripshark.cluster import login
+from tripshark.cluster.api import KubeApi
+from tripshark.cluster.captures import Captures
+from tripshark.cluster.captures_asks import FolderAsks
+from tripshark.cluster.metadata import Metadata, note_in
+from tripshark.errors import BadInput, NotFound, Refused, Transient
+from tripshark.model.addresses import AddressBook
+from tripshark.model.evidence import IncidentId
+from tripshark.model.fleet import Aim, Aimed, FleetRequest, PartKey, PartReport, Stage
+from tripshark.model.incident import Incident, State
+from tripshark.model.pod import PodFacts
+from tripshark.model.target import Target, TargetKind
+from tripshark.ports import Clock
+from tripshark.respond.orders import VIA, Order
+from tripshark.respond.runner import Runner
+from tripshark.settings import Settings
+from tripshark.store.catalogue import SqlCatalogue
+from tripshark.targets.local import LocalTargets
+
+log = structlog.get_logger("tripshark.cluster")
+
+HOST_UID = "host"  # under which a node reports itself
+
+_STAGES = {
+    State.OPEN: Stage.CAPTURING,
+    State.SEALING: Stage.CAPTURING,
+    State.SEALED: Stage.SEALED,
+    State.EMPTY: Stage.EMPTY,
+    State.REMOVED: Stage.SEALED,
+    State.FAILED: Stage.FAILED,
+}
+
+
+def api_of(settings: Settings) -> KubeApi | None:
+    """The API server that the settings mean; None where there is none. Raises `BadInput`, `NotFound`."""
+    given = settings.kubernetes
+    if given.enabled == "off":
+        return None
+    if given.kubeconfig is not None:
+        return KubeApi(login.kubeconfig(given.kubeconfig))
+    host = os.environ.get("KUBERNETES_SERVICE_HOST", "")
+    port = os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+    if host:
+        return KubeApi(login.in_cluster(host, port))
+    if given.enabled == "on":
+        raise BadInput(
+            "there is no cluster to be found",
+            where="kubernetes.enabled",
+            hint="run in a pod with a service account, or set kubernetes.kubeconfig",
+        )
+    return None
+
+
+@dataclass(slots=True)
+class Cluster:
+    """A node's side of the Kubernetes API. `captures` is there once the responder is."""
+
+    api: KubeApi
+    metadata: Metadata
+    stirred: asyncio.Event = field(default_factory=asyncio.Event)  # pods of this node changed
+    captures: Captures | None = None
+    local: Local | None = None
+
+    @classmethod
+    def of(cls, api: KubeApi, clock: Clock, book: AddressBook, *, node: str) -> Cluster:
+        stirred = asyncio.Event()
+        metadata = Metadata(
+            api, clock, node=node, on_holder=note_in(book), on_pods=lambda: stirred.set()
+        )
+        return cls(api=api, metadata=metadata, stirred=stirred)
+
+    def told(self, _incident: Incident) -> None:
+        """An incident ended."""
+        if self.local is not None:
+            self.local.stir()
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.metadata.run())
+            if self.captures is not None:
+                tasks.create_task(self.captures.run())
+
+
+class Local:
+    """Implements `captures_care.LocalSide`: this node's part in what Capture resources ask."""
+
+    def __init__(
+        self,
+        *,
+        node: str,
+        targets: LocalTargets,
+        metadata: Metadata,
+        catalogue: SqlCatalogue,
+        caught_up: Callable[[], bool],
+        location: Callable[[Incident], str],
+    ) -> None:
+        """`caught_up`: what the journal held when we started has been worked off; `location` of sealed evidence."""
+        self._node = node
+        self._targets = targets
+        self._metadata = metadata
+        self.runner: Runner | None = None  # once there is one
+        self._catalogue = catalogue
+        self._caught_up = caught_up
+        self._location = location
+        self._news = asyncio.Event()
+
+    def stir(self) -> None:
+        """Something may have got further."""
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+    # ------------------------------------------------------------------------------- who is meant
+
+    async def targets_of(self, request: FleetRequest) -> tuple[Target, ...]:
+        known = await self._targets.all()
+        found = {
+            each.key: each for aim in request.aims for each in known if self._means(aim, each)
+        }
+        return tuple(found.values())
+
+    def _means(self, aim: Aim, target: Target) -> bool:
+        identity = target.identity
+        if aim.kind is Aimed.NODE:
+            return aim.name == self._node and target.kind is TargetKind.HOST
+        if identity.namespace != aim.namespace:
+            return False
+        if aim.kind is Aimed.POD:
+            return identity.pod == aim.name and aim.uid in ("", identity.uid)
+        if aim.kind is Aimed.WORKLOAD:
+            return identity.owner == f"{aim.workload}/{aim.name}"
+        service = self._metadata.service(aim.namespace, aim.name)
+        if service is None:
+            return False
+        chosen = bool(service.selector) and all(
+            identity.labels.get(name) == value for name, value in service.selector.items()
+        )
+        return chosen or bool(set(service.backends) & set(target.addresses))
+
+    async def expected(self, request: FleetRequest) -> tuple[PartKey, ...]:
+        found: dict[PartKey, None] = {}
+        for aim in request.aims:
+            if aim.kind is Aimed.NODE:
+                found[PartKey(node=aim.name, uid=HOST_UID)] = None
+                continue
+            for pod in await self._pods(aim):
+                if pod.node and aim.uid in ("", pod.uid):
+                    uid = HOST_UID if pod.host_network else pod.uid
+                    found[PartKey(node=pod.node, uid=uid)] = None
+        return tuple(found)
+
+    async def _pods(self, aim: Aim) -> Iterable[PodFacts]:
+        if aim.kind is Aimed.POD:
+            pod = await self._metadata.lookup_pod(aim.namespace, aim.name)
+            return () if pod is None else (pod,)
+        kind = "Service" if aim.kind is Aimed.SERVICE else aim.workload
+        return await self._metadata.pods_of(kind, aim.namespace, aim.name)
+
+    # ------------------------------------------------------------------------------- captures
+
+    async def start(self, id: str, order: Order) -> PartReport:
+        if self.runner is None or not self._caught_up():
+            raise Transient("what was asked earlier is still being worked off", after=0.3)
+        known = await self._known(id)
+        if known is None:
+            await self.runner.order(order, _via(id, order))
+            known = await self._known(id)
+        if known is None:
+            raise Transient("the part was begun and is not in the catalogue yet", after=1)
+        return known
+
+    async def changed(self, id: str, known: PartReport) -> PartReport:
+        while True:
+            news = self._news
+            report = await self._known(id)
+            if report is None:
+                raise NotFound("this part was never begun here", where=id)
+            if (report.stage, report.incident) != (known.stage, known.incident):
+                return report
+            await news.wait()
+
+    async def _known(self, id: str) -> PartReport | None:
+        """How far it is. Raises `Refused` with the reason when it was refused."""
+        row = await self._catalogue.by_via(_tail(id))
+        if row is None:
+            return None
+        if row.refusal is not None:
+            raise Refused(row.refusal.message, hint=row.refusal.hint)
+        incident = await self._catalogue.incident(IncidentId(row.incident or ""))
+        if incident is None:
+            return None
+        return self._report(incident)
+
+    def _report(self, incident: Incident) -> PartReport:
+        stage = _STAGES[incident.state]
+        return PartReport(
+            node="",
+            uid="",
+            incident=incident.id,
+            stage=stage,
+            message=incident.problem,
+            word=incident.word.value if stage.good else "",
+            packets=incident.packets,
+            bytes=incident.bytes,
+            sha256=incident.manifest_sha256,
+            location=self._location(incident) if stage.good else "",
+            frozen_ns=incident.opened_ns,
+        )
+
+
+def _tail(id: str) -> str:
+    """What ends the `via` of this order's journal record: whoever makes resources does not choose it."""
+    return f"#{hashlib.sha256(id.encode()).hexdigest()[:24]}"
+
+
+def _via(id: str, order: Order) -> str:
+    return f"{VIA}{order.resource}{_tail(id)}"
+
+
+def location_of(settings: Settings, node: str) -> Callable[[Incident], str]:
+    """Where a node's sealed evidence is to be found, as people are told: by the operator's settings alone."""
+
+    def location(incident: Incident) -> str:
+        if settings.store.url:
+            folder = Path(incident.folder)
+            day = "/".join(folder.parts[-4:-1])
+            return f"{settings.store.url.rstrip('/')}/evidence/{day}/{incident.id}/{node}"
+        return f"{node}:{incident.folder}"
+
+    return location
+
+
+def captures_of(
+    cluster: Cluster, settings: Settings, *, clock: Clock, local: Local, node: str
+) -> Captures:
+    """What asks other nodes, and does what they and people ask of this one."""
+    folder = settings.data / "asks"
+    folder.mkdir(exist_ok=True)
+    return Captures(cluster.api, node=node, clock=clock, local=local, asks=FolderAsks(folder))
