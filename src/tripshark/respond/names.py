@@ -82,13 +82,13 @@ def named(
         first_ns, last_ns = int(packets.time_ns[0]), int(packets.time_ns[-1])
     found: dict[str, Named] = {}
     asked = dict.fromkeys((*local, *sorted(seen), *filter(None, map(plain, mentioned))))
+    since, until = min(since_ns, first_ns), max(until_ns, last_ns)
     for address in asked:
-        if _means_nothing(address):
-            continue
-        since, until = min(since_ns, first_ns), max(until_ns, last_ns)
         known = local.get(address, ())
-        told = book.between(address, since, until) if book is not None else ()
-        history = _filled(known, told) if told else known
+        others = book.between(address, since, until) if book is not None else ()
+        if not (known or others) or _means_nothing(address):
+            continue
+        history = _filled(known, others) if others else known
         wide = _within(history, since, until)
         narrow = _within(wide, first_ns, last_ns) or wide
         if address in seen and len({each.holder.title for each in narrow}) > 1:
