@@ -415,8 +415,8 @@ def why_not() -> str:
 @contextlib.contextmanager
 def start_containerd() -> Iterator[Containerd]:
     """A containerd of one's own, with both images and no pods."""
-    with _slot() as slot, _forwarding_restored():
-        made = Containerd(Path(f"/tmp/ts-containerd-{slot}"), slot)
+    with slot("containerd") as number, forwarding_restored():
+        made = Containerd(Path(f"/tmp/ts-containerd-{number}"), number)
         left_over = made.folder.exists()  # by a run that was killed: nobody else has this slot
         try:
             made.start()
@@ -429,22 +429,22 @@ def start_containerd() -> Iterator[Containerd]:
 
 
 @contextlib.contextmanager
-def _slot() -> Iterator[int]:
+def slot(kind: str) -> Iterator[int]:
     """A number that nobody else on this machine has; the kernel gives it back with the process."""
     _LOCKS.mkdir(parents=True, exist_ok=True)
-    for slot in range(_SLOTS):
-        with (_LOCKS / f"ts-containerd-{slot}").open("w") as lock:
+    for number in range(_SLOTS):
+        with (_LOCKS / f"ts-{kind}-{number}").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue
-            yield slot
+            yield number
             return
-    pytest.fail("too many containerds are running")
+    pytest.fail(f"too many of {kind} are running")
 
 
 @contextlib.contextmanager
-def _forwarding_restored() -> Iterator[None]:
+def forwarding_restored() -> Iterator[None]:
     """The bridge plugin turns forwarding on for the machine: the last of us puts it back."""
     with (_LOCKS / "ts-containerd-forwarding").open("a+") as saved:
         if _locked(
