@@ -123,6 +123,21 @@ class Pod:
             )
         return self.started[identifier]
 
+    def execute(
+        self, name: str, *argv: str, environment: Mapping[str, str]
+    ) -> subprocess.CompletedProcess[str]:
+        """`tripshark …` in a container that runs, as `kubectl exec` would start it."""
+        (identifier,) = (each for each in self.started if each.endswith(f"-{name}"))
+        given = [word for pair in environment.items() for word in ("--env", "=".join(pair))]
+        return subprocess.run(
+            [*self._runc(), "exec", *given, identifier, *self._tripshark(), *argv],
+            capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+
+    @staticmethod
+    def _tripshark() -> list[str]:
+        return [sys.executable, "-P", "-m", "tripshark"]
+
     def log(self, name: str) -> Path:
         return self.folder / f"{name}.log"
 
@@ -168,7 +183,7 @@ class Pod:
         held = kept if uid == 0 else []
         environment = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/nonexistent", "LANG=C.UTF-8"]
         environment += [self._environment(each) for each in container.get("env", ())]
-        argv = [sys.executable, "-P", "-m", "tripshark", *container.get("args", ())]
+        argv = [*self._tripshark(), *container.get("args", ())]
         if "command" in container:
             argv = [*container["command"], *container["args"]]
         return {

@@ -9,12 +9,13 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.containers.runtime import start_containerd, why_not
+from tests.containers.runtime import Containerd, start_containerd, why_not
 from tests.deploy.pods import ROOT, Document, Pod, documents
 from tests.e2e.conftest import requires_root
 from tests.e2e.machine import Network, falco_event, run, wait_for
@@ -63,27 +64,29 @@ def ask(
     return dict(json.loads(run(*argv, f"http://127.0.0.1:2803{path}")))
 
 
-def default_profiles(capabilities: Mapping[str, list[str]]) -> dict[str, Document] | None:
-    """containerd's own RuntimeDefault, by container, for its capabilities; None where no containerd can be asked."""
-    if why_not():
-        return None
+def default_profiles(
+    containerd: Containerd, capabilities: Mapping[str, list[str]]
+) -> dict[str, Document]:
+    """containerd's own RuntimeDefault, by container, for its capabilities."""
     found = {}
-    with start_containerd() as containerd:
-        ctr = ["ctr", "--address", containerd.socket, "containers"]
-        for name, held in capabilities.items():
-            argv = [*ctr, "create", "--seccomp", "--rootfs"]
-            argv += [word for each in UNASKED - {*held} for word in ("--cap-drop", f"CAP_{each}")]
-            argv += [word for each in held for word in ("--cap-add", f"CAP_{each}")]
-            run(*argv, "/usr", name, "true")
-            found[name] = json.loads(run(*ctr, "info", "--spec", name))["linux"]["seccomp"]
-            run(*ctr, "delete", name)
+    ctr = ["ctr", "--address", containerd.socket, "containers"]
+    for name, held in capabilities.items():
+        argv = [*ctr, "create", "--seccomp", "--rootfs"]
+        argv += [word for each in UNASKED - {*held} for word in ("--cap-drop", f"CAP_{each}")]
+        argv += [word for each in held for word in ("--cap-add", f"CAP_{each}")]
+        run(*argv, "/usr", name, "true")
+        found[name] = json.loads(run(*ctr, "info", "--spec", name))["linux"]["seccomp"]
+        run(*ctr, "delete", name)
     return found
 
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Running]:
     network = Network(f"dp{os.getpid():x}")
-    with tempfile.TemporaryDirectory(prefix="ts-pod-", dir="/tmp") as base:
+    with (
+        tempfile.TemporaryDirectory(prefix="ts-pod-", dir="/tmp") as base,
+        nullcontext() if why_not() else start_containerd() as containerd,
+    ):
         os.chmod(base, 0o755)
         pod = None
         try:
@@ -91,15 +94,14 @@ def running() -> Iterator[Running]:
             workload = network.namespace("pod")
             peer = network.namespace("peer")
             network.veth(workload, peer)
-            runtime = Path(base) / "runtime"
-            runtime.mkdir()
+            runtime = containerd.folder if containerd else Path(base)
             pod = Pod(
                 documents((ROOT / "deploy/manifests/generic.yaml").read_text()),
                 Path(base),
                 netns=own,
                 config={
                     "kubernetes": {"enabled": "off"},
-                    "containers": {"enabled": "off"},
+                    "containers": {"enabled": "on" if containerd else "off"},
                     "recorder": {"include": [workload], "per_target": "4MB"},
                     "rules": ["/etc/tripshark/rules.yaml"],
                     "targets": {
@@ -111,7 +113,9 @@ def running() -> Iterator[Running]:
                 runtime_directory=runtime,
             )
             names = ("own-data", "recorder", "analyst", "node")
-            pod.seccomp = default_profiles({each: pod.capabilities(each) for each in names})
+            if containerd:
+                asked = {each: pod.capabilities(each) for each in names}
+                pod.seccomp = default_profiles(containerd, asked)
             assert pod.start("own-data").wait(30) == 0, pod.log("own-data").read_text()
             for name in names[1:]:
                 pod.start(name)
@@ -228,6 +232,49 @@ def test_the_default_seccomp_profile_lets_all_of_it_through(running: Running) ->
     )
     assert "bpf" in entry["names"]
     assert all("setns" not in each["names"] for each in running.pod.seccomp["node"]["syscalls"])
+
+
+def doctor(running: Running, name: str) -> dict[str, list[str]]:
+    """What `tripshark doctor` says in a container: states by check."""
+    done = running.pod.execute(
+        name,
+        *("doctor", "--json", "--config", "/etc/tripshark/tripshark.yaml"),
+        environment={"KUBERNETES_SERVICE_HOST": "192.0.2.1"},
+    )
+    checks: dict[str, list[str]] = {}
+    for each in json.loads(done.stdout)["checks"]:
+        checks.setdefault(each["name"], []).append(each["state"])
+    return checks
+
+
+def test_the_doctor_in_the_recorders_container_is_content(running: Running) -> None:
+    """It finds the capabilities, the host's pids, namespaces that arrive, and the runtime: with them, all is well."""
+    found = doctor(running, "recorder")
+    assert found["capabilities"] == found["namespaces"] == ["good"]
+    if os.access("/proc/1/ns/net", os.R_OK):
+        assert found["hostPID"] == ["good"]
+    else:  # a machine whose first process is closed even to root outside of any container
+        assert found["host"] == ["limited"]
+    assert found["recorder"] == ["good"]
+    assert "service" not in found
+    if running.pod.seccomp is not None:
+        assert found["container runtime"] == ["good"]
+        assert "seccomp" not in found
+
+
+def test_the_doctor_in_the_responders_container_is_content(running: Running) -> None:
+    """It reaches the recorder and the service, and does not ask for what is the recorder's."""
+    found = doctor(running, "node")
+    assert found["service"] == found["recorder"] == found["disk"] == found["rules"] == ["good"]
+    assert not {"capabilities", "hostPID", "privileges", "separation"} & {*found}
+
+
+def test_the_scout_asks_the_runtime_from_its_container(running: Running) -> None:
+    """uid 0 with four capabilities reaches containerd's socket through the folder that is mounted."""
+    if running.pod.seccomp is None:
+        pytest.skip("no containerd here")
+    told = running.pod.wait_ready("recorder", "scout")
+    assert "containerd" in json.dumps(told), told
 
 
 @pytest.mark.parametrize("path", ["/v1/incidents", "/v1/targets", "/"])
