@@ -204,6 +204,15 @@ def test_what_no_node_would_read_is_not_written() -> None:
     assert not carries("x" * 262_145)
 
 
+def test_a_rule_that_wants_more_than_may_be_asks_for_what_may_be() -> None:
+    """A rule's two hours before must not make every node refuse."""
+    day = 86_400 * SECOND
+    back = read(served(a_request(before_ns=day, after_ns=day, ttl_ns=1, max_bytes=10**12))).request
+    assert back is not None
+    assert (back.before_ns, back.after_ns) == (3600 * SECOND, 900 * SECOND)
+    assert (back.ttl_ns, back.max_bytes) == (60 * SECOND, 10**10)
+
+
 @pytest.mark.parametrize(
     "told",
     [

@@ -101,23 +101,23 @@ def collection(kind: str, namespace: str = "") -> str:
 
 
 def resource(request: FleetRequest, name: str) -> dict[str, Json]:
-    """The resource that asks for it. Raises `BadInput` for what no node would read."""
+    """The resource that asks for it. Raises `BadInput` for what no node would read; spans and sizes are cut to what may be."""
     kind = CAPTURE if request.namespace else CLUSTER_CAPTURE
     targets: list[Json] = [_target(aim, scoped=kind == CAPTURE) for aim in request.aims]
     said: dict[str, Json] = {
         "incident": request.incident,
         "t0": rfc3339(request.t0_ns) if request.t0_ns else None,
-        "before": _duration(request.before_ns),
-        "after": _duration(request.after_ns),
+        "before": _duration(request.before_ns, 0, MAX_BEFORE_NS),
+        "after": _duration(request.after_ns, 0, MAX_AFTER_NS),
         "scope": request.scope and request.scope.value,
         "peer": request.peer,
         "filter": request.filter,
-        "maxBytes": request.max_bytes,
+        "maxBytes": request.max_bytes and min(max(request.max_bytes, 1000), 10**10),
         "rule": request.rule[:512],
         "alert": request.alert,
         "origin": request.origin,
         "requestedBy": request.by[:253],
-        "ttl": _duration(request.ttl_ns),
+        "ttl": _duration(request.ttl_ns, MIN_TTL_NS, MAX_TTL_NS),
     }
     spec: dict[str, Json] = {"target": targets[0]} if kind == CAPTURE else {"targets": targets}
     spec |= {key: value for key, value in said.items() if value not in (None, "")}
@@ -194,10 +194,11 @@ def _target(aim: Aim, *, scoped: bool) -> Json:
     return told if scoped else told | {"namespace": aim.namespace}
 
 
-def _duration(ns: int | None) -> str | None:
+def _duration(ns: int | None, least_ns: int, most_ns: int) -> str | None:
     """Exact to the millisecond below three hours, to the second above."""
     if ns is None:
         return None
+    ns = min(max(ns, least_ns), most_ns)
     return f"{ns // 10**6}ms" if ns < 10**13 else f"{ns // 10**9}s"
 
 
