@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+import anyio
 import httpx2
 import msgspec
 from msgspec import Raw
@@ -398,7 +399,9 @@ class KubeApi:
         if content is not None:
             headers.append(("Content-Type", kind))
         trust = self.login.trust
-        extensions = {"sni_hostname": trust.server_name} if trust and trust.server_name else {}
+        extensions: Object = {"trace": _Handshake().trace} if trust else {}
+        if trust and trust.server_name:
+            extensions["sni_hostname"] = trust.server_name
         self.requests += 1
         try:
             async with self._connected().stream(
@@ -415,7 +418,15 @@ class KubeApi:
             self.failures += 1
             self._renew_certificates()
             raise _away(Unsent, self.login.server, problem) from problem
-        except (httpx2.TransportError, httpx2.StreamError, httpx2.DecodingError) as problem:
+        except (
+            httpx2.TransportError,
+            httpx2.StreamError,
+            httpx2.DecodingError,
+            anyio.BrokenResourceError,
+            anyio.ClosedResourceError,
+            anyio.EndOfStream,
+            OSError,
+        ) as problem:
             self.failures += 1
             raise _away(Transient, self.login.server, problem) from problem
         except httpx2.InvalidURL as problem:
@@ -492,6 +503,20 @@ class KubeApi:
                 where=server,
             )
         return _refusal(code, status.reason or "", words, f"{asked}")
+
+
+class _Handshake:
+    """Closes a connection whose TLS handshake is cancelled, which httpcore leaves to the garbage collector."""
+
+    def __init__(self) -> None:
+        self._stream: Any = None
+
+    async def trace(self, event: str, info: Mapping[str, Any]) -> None:
+        """Called with each step of a request."""
+        if event == "connection.connect_tcp.complete":
+            self._stream = info["return_value"]
+        elif event == "connection.start_tls.failed" and self._stream is not None:
+            await self._stream.aclose()
 
 
 def _refusal(code: int, reason: str, words: str, where: str) -> TripsharkError:
