@@ -192,7 +192,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
             created_ns=incident.sealed_ns,
             ledger=Ledger(),
             files=(),
-            details={"what": {"packets": 7}},
+            details={"what": {"packets": 7}, "who": {"namespace": "payments"}},
         ),
         ["evidence.pcapng", "evidence-2.pcapng"],
     )

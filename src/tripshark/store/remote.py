@@ -7,11 +7,12 @@ what is not used goes first. Companions change and are fetched each time.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import os
+import re
 import tempfile
-from collections import Counter
+import threading
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -28,6 +29,7 @@ from tripshark.store.vault import MANIFEST, FolderVault
 MAX_COMPANION = 256 << 20
 VIEWED = "viewed.jsonl"  # the custody that a hub keeps of what was read there
 _FRESH = ".fetching-"
+_KEY = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 class Cache:
@@ -36,23 +38,33 @@ class Cache:
     def __init__(self, folder: Path, *, most: int) -> None:
         self.folder = folder
         self._most = most
+        self._held: OrderedDict[str, int] = OrderedDict()  # bytes; what was used last stands last
+        self._holding = threading.Lock()
         self._fetching: dict[str, asyncio.Lock] = {}
         self._waiting: Counter[str] = Counter()
 
     def prepare(self) -> None:
-        """Make the folder and remove what a crash left half fetched. Raises `Transient`, `Permanent`."""
+        """Make the folder, remove what a crash left half fetched, and count the rest. Raises `Transient`, `Permanent`."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for left in self.folder.glob(f"{_FRESH}*"):
-                left.unlink()
+            found = []
+            with os.scandir(self.folder) as entries:
+                for each in entries:
+                    if _KEY.fullmatch(each.name):
+                        status = each.stat(follow_symlinks=False)
+                        found.append((status.st_mtime_ns, each.name, status.st_size))
+                    elif each.name.startswith(_FRESH):
+                        Path(each.path).unlink()
         except OSError as error:
             raise refused(error, self.folder) from error
+        with self._holding:
+            self._held = OrderedDict((name, size) for _, name, size in sorted(found))
         self._bound(0)
 
     async def open(
         self, sha256: str, pieces: Callable[[], AsyncIterator[bytes]], size: int
     ) -> int:
-        """A descriptor of that file, to be closed by the caller; fetched where it is not here yet.
+        """A descriptor of that file, at its beginning, to be closed by the caller; fetched where it is not here yet.
 
         Raises `NotVerified` when what is fetched is not it, and what `pieces` raises.
         """
@@ -60,7 +72,7 @@ class Cache:
         self._waiting[sha256] += 1
         try:
             async with lock:
-                there = await asyncio.to_thread(self._open, sha256)
+                there = await asyncio.to_thread(self.find, sha256)
                 return there if there is not None else await self._fetch(sha256, pieces, size)
         finally:
             self._waiting[sha256] -= 1
@@ -69,28 +81,40 @@ class Cache:
 
     def find(self, key: str) -> int | None:
         """A descriptor of what is kept under 64 hex digits, to be closed by the caller. Raises `Transient`."""
-        return self._open(key)
+        try:
+            fd = os.open(self.folder / key, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise refused(error, self.folder / key) from error
+        with self._holding:
+            if key in self._held:
+                self._held.move_to_end(key)
+        return fd
 
     def take(self, made: Path, key: str) -> None:
         """Keep a file of this folder under that key, within the bound; it stays until others need the room."""
+        size = made.stat().st_size
         made.rename(self.folder / key)
-        self._bound(0)
+        with self._holding:
+            self._held[key] = size
+            self._held.move_to_end(key)
+        self._bound(0, keep=1)  # what was just made can be read once, however large it is
 
     async def _fetch(
         self, sha256: str, pieces: Callable[[], AsyncIterator[bytes]], size: int
     ) -> int:
-        await asyncio.to_thread(self._bound, size)
+        await asyncio.to_thread(self._bound, min(size, self._most))
         fd, name = await asyncio.to_thread(self._begin)
         try:
             await _fill(fd, pieces(), sha256, size)
+            os.lseek(fd, 0, os.SEEK_SET)
             if size <= self._most:
-                os.rename(name, self.folder / sha256)  # noqa: PTH104  # beside its descriptor
+                await asyncio.to_thread(self.take, Path(name), sha256)
             else:  # larger than all of the cache: for this reader alone
-                os.unlink(name)  # noqa: PTH108  # see above
+                await asyncio.to_thread(Path(name).unlink)
         except BaseException:
-            os.close(fd)
-            with contextlib.suppress(OSError):
-                os.unlink(name)  # noqa: PTH108  # see above
+            _drop(fd, Path(name))
             raise
         return fd
 
@@ -100,31 +124,19 @@ class Cache:
         except OSError as error:
             raise refused(error, self.folder) from error
 
-    def _open(self, sha256: str) -> int | None:
-        try:
-            fd = os.open(self.folder / sha256, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise refused(error, self.folder / sha256) from error
-        os.utime(fd)  # used just now
-        return fd
-
-    def _bound(self, more: int) -> None:
+    def _bound(self, more: int, *, keep: int = 0) -> None:
         """Room for so many bytes more; open descriptors of what goes stay readable."""
-        with contextlib.suppress(OSError):
-            with os.scandir(self.folder) as entries:
-                files = [
-                    (each.stat().st_mtime_ns, each.stat().st_size, each.path)
-                    for each in entries
-                    if len(each.name) == 64
-                ]
-            total = sum(size for _, size, _ in files) + more
-            for _, size, path in sorted(files):
-                if total <= self._most:
-                    break
-                Path(path).unlink(missing_ok=True)
+        with self._holding:
+            total = sum(self._held.values()) + more
+            while len(self._held) > keep and total > self._most:
+                key, size = self._held.popitem(last=False)
+                (self.folder / key).unlink(missing_ok=True)
                 total -= size
+
+
+def _drop(fd: int, path: Path) -> None:
+    os.close(fd)
+    path.unlink(missing_ok=True)
 
 
 async def _fill(fd: int, pieces: AsyncIterator[bytes], sha256: str, size: int) -> None:
