@@ -6,12 +6,13 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from tripshark.formats.wire import BlockRef
 from tripshark.model.recording import Mode
 from tripshark.recorder.copies import Budget, Copy, walk
+from tripshark.recorder.cradle import Cradle, Early, block
 from tripshark.recorder.cut import Stamp, rewritten
 from tripshark.recorder.estate import Estate
 from tripshark.recorder.keeper import Item
@@ -21,7 +22,7 @@ from tripshark.recorder.recorded import (
     restored_counters,
     tombstone_facts,
 )
-from tripshark.recorder.ring import Ring
+from tripshark.recorder.ring import Counters, Ring
 from tripshark.recorder.sweeper import Sweeper
 
 log = logging.getLogger(__name__)
@@ -129,6 +130,43 @@ class Graves:
                 self._expire(target, target.tombstones[0])
         self.close(ring)
         estate.followed(target)
+
+    def caught(
+        self,
+        target: Recorded,
+        ring: Ring,
+        cradle: Cradle,
+        packets: Sequence[Early],
+        drops: int,
+    ) -> None:
+        """What came before a ring was open, as an earlier ring of the interface."""
+        size = sum(len(each.data) + 80 for each in packets)
+        if not self.budget.make_room(size):
+            self.expired += 1
+            return
+        try:
+            fd, size, blocks = block(packets, ring.interface.ifindex)
+        except OSError as problem:
+            log.error("%s: its first packets are lost: %s", target.name, problem)  # noqa: TRY400 — the reason is said
+            return
+        first_ns, last_ns = (each.stamp.time_ns for each in (packets[0], packets[-1]))
+        counters = Counters(packets=len(packets) + drops, drops=drops, blocks=1)
+        if drops:
+            counters.lost(cradle.opened_ns, ring.opened_ns, drops)
+        grave = Tombstone(
+            id=self._estate.name("r"),
+            target=target.key,
+            interface=ring.interface,
+            snaplen=ring.snaplen,
+            opened_ns=cradle.opened_ns,
+            closed_ns=ring.opened_ns,
+            counters=counters,
+            oldest_ns=first_ns,
+            newest_ns=last_ns,
+            copy=Copy(fd, size, blocks, self.budget),
+        )
+        self._add(target, grave)
+        self._estate.keeper.put(f"grave:{grave.id}", tombstone_facts(grave), fd)
 
     def discard(self, target: Recorded, ring: Ring) -> None:
         """Close a ring, and keep nothing of it."""

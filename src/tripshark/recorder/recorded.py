@@ -16,6 +16,7 @@ from tripshark.model.target import (
     TargetKind,
 )
 from tripshark.recorder.copies import Copy
+from tripshark.recorder.cradle import Cradle
 from tripshark.recorder.flowcut import Flows
 from tripshark.recorder.ring import Counters, Ring
 
@@ -60,6 +61,7 @@ class Recorded:
     pid: int = 0
     pidfd: int = -1
     bell: socket.socket | None = None
+    cradle: Cradle | None = None  # until its first ring is open
     rings: dict[int, Ring] = field(default_factory=dict)  # by ifindex
     opening: dict[int, int] = field(default_factory=dict)  # ifindex → bytes, not yet open
     frames: dict[int, int] = field(default_factory=dict)  # ifindex → bytes of the largest frame

@@ -374,10 +374,12 @@ def open_ring(
     interface: Interface,
     snaplen: int,
     now_ns: Callable[[], int],
+    stamped: bool = False,
 ) -> Ring:
     """A new ring on an interface of the calling thread's namespace. Takes 11 ms. Raises `OSError`.
 
-    `attach` gives the socket its filter; see `Filters.attach`.
+    `attach` gives the socket its filter; see `Filters.attach`. With `stamped` packets have the time that they were
+    stamped with before, if they were.
     """
     sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
     try:
@@ -385,6 +387,8 @@ def open_ring(
         sock.setsockopt(kernel.SOL_PACKET, kernel.PACKET_VERSION, kernel.TPACKET_V3)
         if interface.hardware_type == LOOPBACK:  # each packet passes there twice
             sock.setsockopt(kernel.SOL_PACKET, kernel.PACKET_IGNORE_OUTGOING, 1)
+        if stamped:
+            kernel.stamp_early(sock, True)
         flow_cut = attach(sock)  # before bind: nothing unwanted gets in
         kernel.set_rx_ring(sock.fileno(), form.block, form.blocks, RETIRE_MS)
         ring = Ring(

@@ -336,6 +336,7 @@ class Roster:
                 else:
                     ring.exposed = True
             self.graves.forget(target)
+            self.visits.forget_birth(target)
             target.expired_ns = time.time_ns()
             target.unrecorded.clear()
             target.quota = target.wanted = target.halvings = 0

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
+import os
 import select
 import socket
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import NamedTuple
 
 from tripshark.model.recording import Mode
 from tripshark.model.target import TargetKind
-from tripshark.recorder import namespaces
+from tripshark.recorder import kernel, namespaces
+from tripshark.recorder.cradle import LIFE_S, Cradle, Early, without
+from tripshark.recorder.cut import stamps
 from tripshark.recorder.estate import Estate
 from tripshark.recorder.filters import Filters
 from tripshark.recorder.graves import Graves
@@ -27,6 +32,7 @@ log = logging.getLogger(__name__)
 _RINGS = 32  # per target: whoever lives in the namespace may make any number of interfaces
 _VISIT_S = 0.02  # interfaces of one namespace are looked at no more often than that …
 _EAGER = 12  # … but for the first few times: a pod is being set up
+_IN_FLIGHT_S, _SLACK_NS = 0.002, 10_000_000  # what one socket has the other gets at once
 _HOST_SKIPS = (
     "veth",
     "bridge",
@@ -40,6 +46,22 @@ _HOST_SKIPS = (
     "team",
 )
 """Kinds that, on the host, carry what other recorded interfaces carry too."""
+
+
+class _Seen(NamedTuple):
+    """What a visit found."""
+
+    bell: socket.socket
+    links: dict[int, Link]
+    cradle: Cradle | None
+
+
+class _Open(NamedTuple):
+    """A new ring, and what came before it."""
+
+    ring: Ring
+    earlier: list[Early]
+    drops: int
 
 
 class Visits:
@@ -66,16 +88,25 @@ class Visits:
         target.visit_began_s = time.monotonic()
         target.visits += 1
         path, inode, bell = min(target.paths), target.inode, target.bell
+        filters, headers = self._estate.filters, target.headers
+        born = target.seen_born and target.visits == 1
 
-        def work() -> tuple[socket.socket, dict[int, Link]]:
-            ring = bell or doorbell()
-            hush(ring)
-            try:
-                return ring, survey()
-            except BaseException:
+        def work() -> _Seen:
+            with contextlib.ExitStack() as undo:
+                cradle: Cradle | None = None
+                if born:  # first of all
+                    with contextlib.suppress(OSError):
+                        cradle = Cradle(
+                            lambda sock: filters.attach(sock, 1, None, headers=headers)
+                        )
+                        undo.callback(cradle.close)
+                ring = bell or doorbell()
                 if bell is None:
-                    ring.close()
-                raise
+                    undo.callback(ring.close)
+                hush(ring)
+                links = survey()
+                undo.pop_all()
+            return _Seen(ring, links, cradle)
 
         self._estate.loop.submit(
             lambda: namespaces.inside(path, inode, work),
@@ -84,14 +115,19 @@ class Visits:
 
     def leave(self, target: Recorded) -> None:
         """Nothing of it is to be kept alive any more."""
+        self.forget_birth(target)
         if target.bell is not None:
             self._estate.loop.unwatch(target.bell.fileno())
             target.bell.close()
             target.bell = None
 
-    def _visited(
-        self, target: Recorded, result: tuple[socket.socket, dict[int, Link]] | Exception
-    ) -> None:
+    def forget_birth(self, target: Recorded) -> None:
+        """What came before its first ring is not waited for any more."""
+        if target.cradle is not None:
+            self._estate.loop.submit(target.cradle.close, lambda _: None)
+            target.cradle = None
+
+    def _visited(self, target: Recorded, result: _Seen | Exception) -> None:
         estate = self._estate
         target.visiting, target.visited = False, True
         if isinstance(result, Exception):
@@ -100,9 +136,14 @@ class Visits:
                 log.warning("%s %s", target.name, target.problem)
             estate.done(target)
             return
-        bell, links = result
+        bell, links, cradle = result
         if target.quota:
             target.problem = ""
+        if cradle is not None:
+            target.cradle = cradle
+            estate.loop.later(LIFE_S, lambda: self.forget_birth(target))
+        if target.closed:
+            self.forget_birth(target)
         if not target.alive:
             if target.bell is not bell:
                 bell.close()
@@ -181,27 +222,54 @@ class Visits:
         target.opening[interface.ifindex] = form.bytes
         id, filters, headers = estate.name("r"), estate.filters, target.headers
         path, inode, flows = min(target.paths), target.inode, estate.flows(target)
+        cradle = None
+        if interface.hardware_type != LOOPBACK:
+            cradle, target.cradle = target.cradle, None
 
-        def work() -> Ring:
-            return open_ring(
+        def work() -> _Open:
+            if cradle is None:
+                return _Open(open_now(), [], 0)
+            try:
+                ring = open_now()
+                return _Open(ring, *_earlier(ring, cradle))
+            finally:
+                cradle.close()
+
+        def open_now() -> Ring:
+            kind = interface.hardware_type
+            ring = open_ring(
                 form,
-                lambda sock: filters.attach(sock, interface.hardware_type, flows, headers=headers),
+                lambda sock: filters.attach(sock, kind, None, headers=headers),
                 id=id,
                 target=target.key,
                 interface=interface,
                 snaplen=filters.keeps(headers=headers),
                 now_ns=time.time_ns,
+                stamped=cradle is not None,
             )
+            if flows is not None:  # which takes milliseconds: until then packets are whole
+                try:
+                    ring.flow_cut = filters.attach(ring.sock, kind, flows, headers=headers)
+                except BaseException:
+                    ring.close()
+                    raise
+            return ring
 
         estate.loop.submit(
             lambda: namespaces.inside(path, inode, work),
-            lambda result: self._opened(target, link, filters, result),
+            lambda result: self._opened(target, link, filters, result, cradle),
         )
 
     def _opened(
-        self, target: Recorded, link: Link, filters: Filters, result: Ring | Exception
+        self,
+        target: Recorded,
+        link: Link,
+        filters: Filters,
+        opened: _Open | Exception,
+        cradle: Cradle | None,
     ) -> None:
         estate, ifindex = self._estate, link.interface.ifindex
+        result = opened if isinstance(opened, Exception) else opened.ring
         target.opening.pop(ifindex, None)
         if isinstance(result, Exception):
             gone = isinstance(result, OSError) and result.errno in (errno.ENODEV, errno.ENXIO)
@@ -215,9 +283,13 @@ class Visits:
             target.rings[ifindex] = result
             self._sweeper.add(result)
             keeps = estate.filters.keeps(headers=target.headers)
+            if cradle is not None and not isinstance(opened, Exception) and opened.earlier:
+                self._graves.caught(target, result, cradle, opened.earlier, opened.drops)
             if filters is not estate.filters or result.snaplen != keeps:  # meanwhile
                 result.exposed = target.mode is Mode.HEADERS and result.snaplen > keeps
                 estate.set_filter(target, result)
+                if result.exposed:
+                    self._graves.shorten(target, result.snaplen)
             estate.keeper.put(f"ring:{result.id}", ring_facts(result), result.fd)
             if result.detached:
                 self._graves.bury(target, result, most=result.most)
@@ -225,3 +297,20 @@ class Visits:
                 self.misfit(target)
             estate.followed(target)
         estate.done(target)
+
+
+def _earlier(ring: Ring, cradle: Cradle) -> tuple[list[Early], int]:
+    """What came at the ring's interface before the ring recorded, and how many packets were lost then."""
+    packets = cradle.take(ring.interface.name)
+    time.sleep(_IN_FLIGHT_S)
+    kernel.stamp_early(ring.sock, False)
+    if not packets:
+        return [], cradle.drops
+    head = ring.copy()
+    if head.fd < 0:
+        return packets, cradle.drops
+    try:
+        twice = stamps(head.fd, head.blocks, packets[-1].stamp.time_ns + _SLACK_NS)
+    finally:
+        os.close(head.fd)
+    return without(packets, twice), cradle.drops
