@@ -19,6 +19,7 @@ from bench.recorder import Recorder
 from bench.stage import Failed, Stage, inside, until
 from tripshark.recorder.config import MIB
 
+FLOW_CUT = 16_000  # what `recorder.flow_cut` is unless somebody changes it
 _ETH_P_ALL = 3
 _SO_ATTACH_FILTER = 26
 
@@ -82,7 +83,12 @@ class _Tripshark:
     def __init__(self, stage: Stage, pod: str, meter: Meter, mib: int) -> None:
         self._pod = pod
         self._recorder = Recorder(
-            stage, include=pod, meter=meter, per_target=mib * MIB, total=512 * MIB
+            stage,
+            include=pod,
+            meter=meter,
+            per_target=mib * MIB,
+            total=512 * MIB,
+            flow_cut=FLOW_CUT,
         )
         self._recorder.wait_for(pod)
 

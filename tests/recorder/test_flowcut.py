@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import socket
 import struct
 import subprocess
@@ -417,14 +416,13 @@ class Kernel:
         if why := flowcut.refusal():
             pytest.skip(f"no eBPF here: {why}")
         self.flows = Flows(entries)
-        self.program = self.flows.load(Cut(link=link, limit=limit, snaplen=SNAPLEN, **more))
+        self.program = self.flows.program(Cut(link=link, limit=limit, snaplen=SNAPLEN, **more))
 
     def __enter__(self) -> Kernel:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.flows.close()
-        os.close(self.program)
 
     def __call__(self, packet: bytes) -> int:
         """How much of it would be kept."""

@@ -90,8 +90,9 @@ class Assembler:
         self._emit(_LD | _IMM | DOUBLE, dst, imm=value & 0xFFFF_FFFF)
         self._emit(0, imm=value >> 32)
 
-    def map(self, dst: int, fd: int) -> None:
-        self._emit(_LD | _IMM | DOUBLE, dst, _MAP_FD, imm=fd)
+    def map(self, dst: int) -> None:
+        """The one map of the program, whose descriptor `with_map` writes here."""
+        self._emit(_LD | _IMM | DOUBLE, dst, _MAP_FD)
         self._emit(0)
 
     # memory
@@ -154,6 +155,17 @@ class Assembler:
             )
             for what, dst, src, off, imm in code
         )
+
+
+def with_map(code: bytes, fd: int) -> bytes:
+    """The same instructions with the descriptor of a map wherever they load it."""
+    little = sys.byteorder == "little"
+    placed = bytearray(code)
+    for at in range(0, len(code), 8):
+        source = code[at + 1] >> 4 if little else code[at + 1] & 0x0F
+        if code[at] == _LD | _IMM | DOUBLE and source == _MAP_FD:
+            struct.pack_into("=I", placed, at + 4, fd)
+    return bytes(placed)
 
 
 # ---- bpf(2) ---------------------------------------------------------------------------------------------

@@ -11,9 +11,11 @@ silent longest begins anew. In full are also ICMP, DNS, and all packets that are
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import socket
+import threading
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -121,6 +123,8 @@ class Flows:
         self.fd = ebpf.create_map(
             ebpf.LRU_HASH, key=KEY_BYTES, value=VALUE_BYTES, entries=entries, name="ts_flows"
         )
+        self._programs: dict[Link, tuple[Cut, int]] = {}
+        self._lock = threading.Lock()  # rings of one target are opened by several threads
 
     @property
     def bytes(self) -> int:
@@ -128,25 +132,38 @@ class Flows:
 
     def attach(self, sock: socket.socket, cut: Cut) -> None:
         """Swap a socket's filter for this program. Raises `Refused`, `OSError`, `Untranslatable`."""
-        program = self.load(cut)
-        try:
-            ebpf.attach(sock, program)
-        finally:
-            os.close(program)
+        with self._lock:
+            ebpf.attach(sock, self.program(cut))
 
-    def load(self, cut: Cut) -> int:
-        """A descriptor of the program. Raises `Refused`, `Untranslatable`."""
+    def program(self, cut: Cut) -> int:
+        """The program's descriptor, which is ours; the kernel needs 3 ms to verify it. Raises as `attach`."""
+        if self.fd < 0:
+            raise Refused(errno.EBADF, "the target is gone")
+        known, program = self._programs.get(cut.link, (None, -1))
+        if known != cut:
+            self._programs.pop(cut.link, None)
+            if program >= 0:
+                os.close(program)
+            program = self._load(cut)
+            self._programs[cut.link] = cut, program
+        return program
+
+    def _load(self, cut: Cut) -> int:
         try:
-            return self._load(cut, HELPER_COARSE_CLOCK)
+            code = ebpf.with_map(assemble(cut, HELPER_COARSE_CLOCK), self.fd)
+            return ebpf.load_program(code, name="ts_flow_cut")
         except Refused:  # before Linux 5.11 there is only the other one
-            return self._load(cut, HELPER_CLOCK)
-
-    def _load(self, cut: Cut, clock: int) -> int:
-        return ebpf.load_program(assemble(cut, self.fd, clock), name="ts_flow_cut")
+            code = ebpf.with_map(assemble(cut, HELPER_CLOCK), self.fd)
+            return ebpf.load_program(code, name="ts_flow_cut")
 
     def close(self) -> None:
-        """Programs that are attached keep the table for as long as they need it."""
-        os.close(self.fd)
+        """Programs that are attached keep the table, and themselves, for as long as they are."""
+        with self._lock:
+            os.close(self.fd)
+            self.fd = -1
+            for _, program in self._programs.values():
+                os.close(program)
+            self._programs.clear()
 
 
 @functools.cache
@@ -157,7 +174,7 @@ def refusal() -> str:
     except OSError as problem:
         return f"bpf(2): {problem.strerror}"
     try:
-        os.close(flows.load(Cut(link=Link.ETHERNET, limit=1 << 14, snaplen=1 << 18)))
+        flows.program(Cut(link=Link.ETHERNET, limit=1 << 14, snaplen=1 << 18))
     except OSError as problem:
         return f"bpf(2): {problem.strerror}"
     finally:
@@ -169,8 +186,8 @@ def refusal() -> str:
 
 
 @functools.lru_cache(maxsize=64)
-def assemble(cut: Cut, table: int, clock: int) -> bytes:
-    """The instructions. Raises `Untranslatable`, when the operator's filter is something special."""
+def assemble(cut: Cut, clock: int) -> bytes:
+    """The instructions, for any table. Raises `Untranslatable`, when the operator's filter is something special."""
     to = Assembler()
     to.mov_reg(R6, R1)
     if cut.operator:
@@ -193,7 +210,7 @@ def assemble(cut: Cut, table: int, clock: int) -> bytes:
     _ipv6(to)
     _transport(to)
     _ordered(to)
-    _counted(to, cut, table, clock)
+    _counted(to, cut, clock)
     to.label("full")
     to.mov_reg(R0, R7)
     to.exit()
@@ -382,13 +399,13 @@ def _ordered(to: Assembler) -> None:
     to.store_reg(HALF, FRAME, _PORTS + 2, R4)
 
 
-def _counted(to: Assembler, cut: Cut, table: int, clock: int) -> None:
+def _counted(to: Assembler, cut: Cut, clock: int) -> None:
     """How much of this packet is kept, by what its flow and direction had so far."""
     byte_ns = max(1, REFILL_S * 1_000_000_000 // cut.limit)
     whole_ns = byte_ns * cut.limit
     least = min(HEADERS, cut.limit)
 
-    to.map(R1, table)
+    to.map(R1)
     to.mov_reg(R2, FRAME)
     to.alu(ADD, R2, _KEY)
     to.call(HELPER_LOOKUP)
@@ -444,7 +461,7 @@ def _counted(to: Assembler, cut: Cut, table: int, clock: int) -> None:
     to.mov_reg(R1, FRAME)
     to.alu_reg(ADD, R1, R8)
     to.store_reg(DOUBLE, R1, _VALUE, R2)
-    to.map(R1, table)
+    to.map(R1)
     to.mov_reg(R2, FRAME)
     to.alu(ADD, R2, _KEY)
     to.mov_reg(R3, FRAME)
