@@ -18,7 +18,8 @@ import yaml
 
 from tests.cluster.control import Answer, Plane
 from tripshark.cluster.api import Asked, KubeApi
-from tripshark.cluster.captures import NEEDS, Captures, FolderAsks, Ways
+from tripshark.cluster.captures import Captures, FolderAsks, Ways
+from tripshark.cluster.permissions import PERMISSIONS
 from tripshark.errors import BadInput, NotFound, Refused
 from tripshark.formats.capture_schema import definitions
 from tripshark.model.evidence import IncidentId
@@ -46,6 +47,11 @@ HASTY = Ways(
     per_minute=100,
 )
 DEADLINE_S = 40.0
+DECLARED = [each for each in PERMISSIONS if each.feature == "captures"]
+NEEDS = [
+    {"apiGroups": [each.group], "resources": [each.resource], "verbs": list(each.verbs)}
+    for each in DECLARED
+]
 
 
 class Now:
@@ -184,7 +190,7 @@ def space(defined: Plane) -> Iterator[str]:
 
 @pytest.fixture
 async def agent(defined: Plane) -> AsyncIterator[KubeApi]:
-    """A client that may what `NEEDS` says, and nothing else."""
+    """A client that may what the code declares for captures, and nothing else."""
     name = f"agent-{uuid.uuid4().hex[:6]}"
     undo = defined.grant(name, NEEDS)
     async with KubeApi(defined.login(name), timeout_s=30) as api:
@@ -606,7 +612,7 @@ class Heard(KubeApi):
 
 
 async def test_every_right_it_asks_for_is_used(defined: Plane, space: str, tmp_path: Path) -> None:
-    """From the ask to the end of its ttl, `NEEDS` suffices (else a step fails) and holds nothing more."""
+    """From the ask to the end of its ttl, what is declared suffices (else a step fails) and nothing more is."""
     name = f"agent-{uuid.uuid4().hex[:6]}"
     undo = defined.grant(name, NEEDS)
     side = Pods("n1", f"{space}/web")
@@ -623,12 +629,7 @@ async def test_every_right_it_asks_for_is_used(defined: Plane, space: str, tmp_p
             await soon(lambda: not status(defined, space, own) and not status(defined, "", wide))
         used = set(api.heard)
     undo()
-    assert used == {
-        (verb, resource)
-        for rule in NEEDS
-        for resource in rule["resources"]
-        for verb in rule["verbs"]
-    }
+    assert used == {(verb, each.resource) for each in DECLARED for verb in each.verbs}
 
 
 class Later(Now):

@@ -24,27 +24,13 @@ from tripshark.cluster.mirror import Mirror
 from tripshark.cluster.problems import Conflict
 from tripshark.errors import BadInput, NotFound, TripsharkError
 from tripshark.formats.capture_resource import Resource, collection, read
-from tripshark.formats.capture_schema import CAPTURE, CLUSTER_CAPTURE, GROUP, PLURALS
+from tripshark.formats.capture_schema import CAPTURE, CLUSTER_CAPTURE
 from tripshark.model.fleet import FleetRequest, Phase
 from tripshark.ports import Clock
 
-__all__ = ["NEEDS", "Asks", "Captures", "FolderAsks", "LocalSide", "Ways"]
+__all__ = ["Asks", "Captures", "FolderAsks", "LocalSide", "Ways"]
 
 log = logging.getLogger(__name__)
-
-NEEDS: Final = (
-    {
-        "apiGroups": [GROUP],
-        "resources": sorted(PLURALS.values()),
-        "verbs": ["create", "delete", "list", "watch"],
-    },
-    {
-        "apiGroups": [GROUP],
-        "resources": sorted(f"{plural}/status" for plural in PLURALS.values()),
-        "verbs": ["patch"],
-    },
-)
-"""The rights it needs, as rules of a ClusterRole."""
 
 _LANES: Final = 2  # requests to the API server at once, for the resources of one namespace
 _MOST_DELETED: Final = 50  # of one sweep
