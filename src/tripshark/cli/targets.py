@@ -58,6 +58,7 @@ COLUMNS = (
     Column("drops", right=True),
     Column("memory", right=True, rank=4),
     Column("recorded for", right=True, rank=5),
+    Column("mode", rank=6),
     Column("state", least=12),
 )
 
@@ -78,6 +79,7 @@ def _row(each: Target, now_ns: int) -> tuple[str, ...]:
         f"[red]{drops}[/]" if drops else "0",
         size(sum(ring.bytes for ring in each.rings)),
         span(((now_ns if each.alive else each.gone_ns) - each.since_ns) / 1e9),
+        each.mode if each.weight == 1 else f"{each.mode} ×{each.weight}",
         state,
     )
 

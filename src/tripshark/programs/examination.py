@@ -215,7 +215,7 @@ async def _recorder(settings: Settings) -> list[Check]:
     checks += [
         Check("target", "limited", f"{target.title}: {target.note}", "raise recorder.total")
         for target in alive
-        if target.note
+        if target.note and target.mode != "off"  # that is somebody's will
     ]
     named = {resident.netns for resident in parts.residents(settings) if resident.netns}
     found = {target.name.removeprefix("netns:") for target in targets}

@@ -135,5 +135,7 @@ def target(it: Target, now_ns: int) -> dict[str, Json]:
             }
             for ring in it.rings
         ],
+        "mode": it.mode,
+        "weight": it.weight,
         "note": it.note,
     }
