@@ -127,6 +127,7 @@ def target(it: Target, now_ns: int) -> dict[str, Json]:
                 "live": ring.live,
                 "bytes": ring.bytes,
                 "snaplen": ring.snaplen,
+                "flow_cut": ring.flow_cut,
                 "packets": ring.packets,
                 "drops": ring.drops,
                 "blocks": ring.blocks,
