@@ -58,7 +58,7 @@ def _window_start(state: PartState) -> Iterable[Entry]:
     for ring in state.rings:
         began_ns = ring.opened_ns
         late = began_ns > asked_ns + SLACK_NS and began_ns < state.until_ns
-        if late and not state.target.seen_born:
+        if late and not state.target.seen_born and not _goes_on(ring, state.rings):
             # nothing was cut, lost or forgotten: what was recorded is whole, and this says since when
             yield Entry(
                 kind="recording_began",
@@ -76,6 +76,15 @@ def _window_start(state: PartState) -> Iterable[Entry]:
                 from_ns=asked_ns,
                 to_ns=ring.oldest_ns,
             )
+
+
+def _goes_on(ring: RingNote, others: Iterable[RingNote]) -> bool:
+    """Whether an earlier ring of the same interface recorded up to where this one began."""
+    return any(
+        each.interface.ifindex == ring.interface.ifindex
+        and each.opened_ns < ring.opened_ns <= each.closed_ns
+        for each in others
+    )
 
 
 def _ring_entries(state: PartState, ring: RingNote) -> Iterable[Entry]:
