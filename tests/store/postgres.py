@@ -82,6 +82,7 @@ def postgres() -> Iterator[Server]:
         entry = pwd.getpwnam("postgres")
         who = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
     folder = Path(tempfile.mkdtemp(prefix="ts-pg-"))  # short: a unix socket lies in it
+    folder.chmod(0o755)  # a hub that gave up root connects too
     if who:
         os.chown(folder, entry.pw_uid, entry.pw_gid)
     try:
