@@ -244,3 +244,30 @@ def test_an_order_without_an_alert_speaks_for_itself() -> None:
     assert (alert.time_ns, alert.source) == (7, "capture")
     with pytest.raises(BadInput):
         orders.decode(b'{"request": 1}')
+
+
+async def test_a_namespaced_capture_reaches_no_further_than_its_namespace() -> None:
+    """Whoever forges an alert in it gains nothing: not the host, not other namespaces' pods, here or elsewhere."""
+    web, db = pod("web", "10.0.0.7"), pod("db", "10.0.0.9")
+    foreign = replace(db, identity=replace(db.identity, namespace="data"))
+    there = Elsewhere(node="there", namespace="data", pod="x", uid="u")
+    peer = PeerEnd(address="10.0.0.9", target=foreign, elsewhere=there)
+    found = await pipeline(Around(web, foreign, peer=peer), EVERYTHING).decide(
+        ALERT, here(web), now_ns=5
+    )
+    assert found.also
+    assert found.far
+    own = found.confined("shop")
+    assert isinstance(own.answer, Plan)
+    assert not own.also
+    assert not own.far
+    other = found.confined("data")
+    assert isinstance(other.answer, Refusal)
+    host = replace(web, kind=TargetKind.HOST, key=TargetKey("host"))
+    everything = "- rule: All\n  match: {priority: '>=Debug'}\n  capture: {scope: node}\n"
+    node = await pipeline(Around(web, host), everything).decide(ALERT, here(web), now_ns=5)
+    assert isinstance(node.answer, Plan)
+    assert isinstance(node.confined("shop").answer, Refusal)
+    order = Order(request=FleetRequest(aims=(), t0_ns=1), resource="shop/x", target=TargetKey("k"))
+    assert orders.confines(order) == "shop"
+    assert orders.confines(replace(order, resource="x")) == ""

@@ -10,6 +10,7 @@ from pathlib import Path
 from tripshark.model.alert import Json
 
 _CLOCK_SOURCE = "/sys/devices/system/clocksource/clocksource0/current_clocksource"
+_STA_NANO = 0x2000  # linux/timex.h
 _STA_UNSYNC = 0x40  # linux/timex.h
 
 
@@ -50,7 +51,8 @@ def clock_facts() -> dict[str, Json]:
         return {"synchronised": None, "problem": os.strerror(ctypes.get_errno())}
     return {
         "synchronised": not timex.status & _STA_UNSYNC,
-        "offset_us": int(timex.offset),
+        # in nanoseconds where the kernel was told so: adjtimex(2), STA_NANO
+        "offset_us": int(timex.offset) // (1000 if timex.status & _STA_NANO else 1),
         "estimated_error_us": int(timex.esterror),
         "maximum_error_us": int(timex.maxerror),
     }

@@ -68,6 +68,16 @@ def wants_rules(order: Order) -> bool:
     return bool(order.request.alert) and not order.request.rule
 
 
+def confines(order: Order) -> str:
+    """The namespace beyond which nothing may be captured: of a namespaced resource its own.
+
+    Whoever may make a Capture in a namespace writes the alert that it claims to be about; what rules make of it must not
+    reach further than he does. Cluster-scoped resources ("" here) are the nodes' and the administrators'.
+    """
+    namespace, slash, _ = order.resource.partition("/")
+    return namespace if slash else ""
+
+
 def plan_of(order: Order, alert: Alert, target: Target, defaults: Defaults, now_ns: int) -> Plan:
     """What was asked, where nothing was said what this node's settings say. No limit of this node is exceeded."""
     request = order.request

@@ -55,6 +55,32 @@ class Decision:
     also: tuple[Part, ...] = ()  # what else belongs to it: the other end, a workload's other pods
     far: tuple[Far, ...] = ()
 
+    def confined(self, namespace: str) -> Decision:
+        """The same without anything beyond one namespace."""
+        target = self.target
+        if isinstance(self.answer, Plan) and (
+            target is None
+            or target.kind is TargetKind.HOST
+            or target.identity.namespace != namespace
+        ):
+            refusal = Refusal(
+                reason=Reason.UNSUPPORTED,
+                message=f"a Capture in {namespace} reaches no further than that namespace",
+                hint="whoever may make a ClusterCapture can ask for more",
+                rule=self.answer.rule,
+            )
+            return Decision(answer=refusal, target=None)
+        return replace(
+            self,
+            also=tuple(
+                part
+                for part in self.also
+                if part.target.identity.namespace == namespace
+                and part.target.kind is not TargetKind.HOST
+            ),
+            far=tuple(each for each in self.far if each.aim.namespace == namespace),
+        )
+
 
 class Pipeline:
     """Decides; the runner does. `rules` is replaced as a whole when a reload succeeded.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import msgspec
 import structlog
 
-from tripshark.errors import NotFound, Refused, Transient, TripsharkError
+from tripshark.errors import BadInput, NotFound, Refused, Transient, TripsharkError
 from tripshark.formats import bpf, falco
 from tripshark.formats.wire import Frozen
 from tripshark.model.alert import Accepted, Alert, AlertId, Json, Priority, meaning
@@ -304,9 +304,18 @@ class Runner:
             self._trying -= 1
 
     async def _react(
-        self, record: Record, alert: Alert, resolution: Resolution, batch: _Batch
+        self,
+        record: Record,
+        alert: Alert,
+        resolution: Resolution,
+        batch: _Batch,
+        *,
+        within: str = "",
     ) -> None:
-        """What the rules make of an alert whose target is known, or known not to be."""
+        """What the rules make of an alert whose target is known, or known not to be.
+
+        `within`: the only namespace that may be captured, whatever rules and neighbours say.
+        """
         now_ns = self._world.clock.now_ns()
         target = resolution.target
         key = meaning(alert, target.key if target else "")
@@ -319,6 +328,8 @@ class Runner:
             self._rest(record, alert, key, resting, batch)
             return
         decision = await self._pipeline.decide(alert, resolution, now_ns=now_ns)
+        if within:
+            decision = decision.confined(within)
         if isinstance(decision.answer, Refusal) or decision.target is None:
             refusal = _as_refusal(decision.answer)
             for each in decision.far:
@@ -342,8 +353,17 @@ class Runner:
             alert=record.body.decode(errors="replace"),
             origin=self._host.name,
             key=event_key(alert).hex(),
+            wide=True,  # whoever may make one in a namespace alone must not put words in Falco's mouth
         )
-        name = await self._world.fleet.ask(request)
+        try:
+            name = await self._world.fleet.ask(request)
+        except (BadInput, Transient) as problem:
+            return replace(
+                refusal,
+                reason=Reason.NO_TARGET,
+                message=f"{far.aim} is on another node, which could not be asked: {problem.message}",
+                hint=problem.hint,
+            )
         return replace(refusal, message=f"{refusal.message} (Capture {name})")
 
     async def _ask(
@@ -367,7 +387,19 @@ class Runner:
             origin=self._host.name,
             wide=far.aim.namespace != opened.incident.namespace,
         )
-        name = await self._world.fleet.ask(request)
+        try:
+            name = await self._world.fleet.ask(request)
+        except (BadInput, Transient) as problem:
+            opened.entries.append(
+                Entry(
+                    kind="part_missing",
+                    message=f"{far.aim} belongs to this incident and could not be asked for: "
+                    f"{problem.message}",
+                    word=Word.TRUNCATED,
+                )
+            )
+            batch.touched.add(opened.incident.id)
+            return
         opened.entries.append(
             Entry(
                 kind="part_elsewhere",
@@ -697,7 +729,7 @@ class Runner:
             resolution = Resolution(
                 target=target, reason=f"{order.request.origin or 'another node'} passed it on"
             )
-            await self._react(record, alert, resolution, batch)
+            await self._react(record, alert, resolution, batch, within=orders.confines(order))
             return
         now_ns = self._world.clock.now_ns()
         plan = orders.plan_of(order, alert, target, self._defaults, now_ns)
