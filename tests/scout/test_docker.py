@@ -109,5 +109,5 @@ async def test_only_what_is_new_is_asked_for_in_detail(docker: FakeDocker, start
     """However often is looked, a container that stays as it was is inspected once."""
     docker.put(container(WEB, "calm", pid=ME))
     async with connected(start(docker.path, every_s=0.1)) as client:
-        await runtime(client, docker.path, lambda each: int(str(each["looks"])) > 12)
+        await runtime(client, docker.path, lambda each: int(str(each["looks"])) > 8)
         assert sum(WEB in url for url in docker.asked) == 1

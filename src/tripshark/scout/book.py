@@ -43,8 +43,9 @@ class Book:
                     old = None
                 fuller = _with_ended(each, old, now, self._tombstone_ns)
                 living[each.id] = fuller
-                buried = self._gone.pop((each.id, each.inode), None)  # taken for dead, it was not
-                changed |= fuller != old or buried is not None
+                changed |= fuller != old
+                for inode in (each.inode, 0):  # taken for dead, it was not
+                    changed |= self._gone.pop((each.id, inode), None) is not None
             elif each.gone_ns > now - self._tombstone_ns:
                 full = _with_ended(each, old, each.gone_ns, self._tombstone_ns)
                 changed |= self._bury(full, each.gone_ns)

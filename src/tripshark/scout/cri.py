@@ -32,6 +32,8 @@ _RUNNING, _EXITED = 1, 2  # ContainerState
 _NODE = 2  # NamespaceMode: the machine's own network
 _TRIES = 20  # how often a sandbox without a namespace is asked again
 
+_MAKING_NS = 60_000_000_000  # a sandbox that is not ready after so long never will be
+
 _EVENTS = "/containerd.services.events.v1.Events/Subscribe"
 _TOPICS = ('topic~="/tasks/(create|start|exit|delete)"', 'topic~="/containers/(create|delete)"')
 
@@ -253,6 +255,9 @@ class Cri:
             ended = max((each.ended_ns for each in sandbox.containers), default=0)
             first_seen_dead = pod.tries <= 1
             at = (ended or sandbox.created_ns) if first_seen_dead else 0
+            young = sandbox.created_ns > self._now() - _MAKING_NS
+            if first_seen_dead and young and not sandbox.containers:
+                return  # some runtimes list a sandbox while it is being made
             pod.sandbox = replace(sandbox, pid=0, gone_ns=at or self._now())
 
     async def _read_container(self, id: str, pod: _Pod) -> Container:

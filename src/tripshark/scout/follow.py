@@ -81,6 +81,11 @@ class Follower:
                 await self._follow(self._runtime)
             except TripsharkError as problem:
                 self._failed(problem)
+            except (
+                Exception
+            ) as problem:  # a bug met at one runtime must not blind us to the others
+                log.exception("%s cannot be followed", self.path)
+                self._failed(Permanent(f"an error of ours: {problem}", where=self.path))
             finally:
                 if self._runtime is not None:
                     self._runtime.close()

@@ -8,6 +8,7 @@ from tripshark.errors import BadInput
 
 MAX_FIELDS = 500_000  # of one message; the longest list that is believed
 _MAX_TEXT = 1 << 20
+_SHORT = "a protobuf message that ends too early"
 
 Value = int | str | bytes | Mapping[str, str] | Iterable[str | bytes]
 
@@ -66,16 +67,29 @@ def peek(data: bytes, text: int, number: int) -> tuple[str, int]:
     found, value = b"", 0
     at, end = 0, len(data)
     while at < end:
-        key, at = _varint(data, at)
+        key = data[at]
+        if (
+            key < 128
+        ):  # nearly all keys and lengths are one byte: this runs for every pod every few seconds
+            at += 1
+        else:
+            key, at = _varint(data, at)
         kind = key & 7
-        if kind == 0:
+        if kind == 2 and at < end and (size := data[at]) < 128:
+            start = at + 1
+            at = start + size
+            if at > end:
+                raise BadInput(_SHORT)
+        elif kind == 0:
             read, at = _varint(data, at)
             if key >> 3 == number:
                 value = read
+            continue
         else:
-            start, at = _span(data, at, kind)
-            if kind == 2 and key >> 3 == text:
-                found = data[start:at]
+            start, size = _span(data, at, kind)
+            at = start + size
+        if kind == 2 and key >> 3 == text:
+            found = data[start:at]
     return _text(found), value
 
 
@@ -118,14 +132,15 @@ def _read(data: bytes) -> dict[int, list[int | bytes]]:
         if kind == 0:
             value, at = _varint(data, at)
         else:
-            start, at = _span(data, at, kind)
+            start, size = _span(data, at, kind)
+            at = start + size
             value = data[start:at] if kind == 2 else int.from_bytes(data[start:at], "little")
         fields.setdefault(field, []).append(value)
     return fields
 
 
 def _span(data: bytes, at: int, kind: int) -> tuple[int, int]:
-    """Where a value that is no varint lies."""
+    """Where a value that is no varint begins, and its size."""
     if kind == 2:
         size, at = _varint(data, at)
     elif kind == 1:
@@ -135,8 +150,8 @@ def _span(data: bytes, at: int, kind: int) -> tuple[int, int]:
     else:  # groups are older than every runtime
         raise BadInput("a protobuf message with a field of an unknown kind")
     if size > len(data) - at:
-        raise BadInput("a protobuf message that ends too early")
-    return at, at + size
+        raise BadInput(_SHORT)
+    return at, size
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
@@ -152,7 +167,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
             if shift > 63:
                 raise BadInput("a protobuf number that is too long")
     except IndexError as problem:
-        raise BadInput("a protobuf message that ends too early") from problem
+        raise BadInput(_SHORT) from problem
 
 
 def _write(value: int) -> bytes:

@@ -49,22 +49,20 @@ class Scout:
                     await each.tried.wait()
 
     async def find(self, text: str) -> Sandbox | None:
-        """By a container's or sandbox's id: what is known of it, else what a runtime says now, else who had it.
+        """By a container's or sandbox's id: what is known of it, living or dead, else what a runtime says now.
 
         Raises `BadInput` for what is no id, or begins several.
         """
         id = container_id(text)
         known = self.book.find(id)
-        if known is not None and not known.gone_ns:
+        if known is not None:
             return known
         async with asyncio.TaskGroup() as tasks:
             questions = [tasks.create_task(each.find(id)) for each in self._followers]
             found = await _first(questions)
             for each in questions:  # one that hangs is not waited for
                 each.cancel()
-        if found is not None:
-            return self.book.find(found.id) or found
-        return known
+        return None if found is None else self.book.find(found.id) or found
 
     def state(self) -> dict[str, object]:
         """For people: who is followed, how well, and how much is known."""

@@ -69,6 +69,8 @@ class Service:
                 await self._converse(sock, refusal)
         except (OSError, TimeoutError):
             return  # it left, or takes nothing
+        except Exception:  # a bug met at one client must not end the others
+            log.exception("a client was let go")
         finally:
             self._clients -= 1
 
