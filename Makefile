@@ -7,7 +7,7 @@ STAMP := $(VENV)/.stamp
 SYSTEM := python3-venv libpcap0.8 tshark tcpdump iproute2 util-linux mount procps openssl
 BENCH_SYSTEM := netsniff-ng iperf3 ethtool gcc libc6-dev
 
-.PHONY: help setup demo test check fix bench fuzz lock clean
+.PHONY: help setup demo test check fix bench fuzz manifests lock clean
 help:           ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
@@ -43,9 +43,13 @@ bench: setup    ## side by side with the tools a user would use instead; writes 
 fuzz: setup     ## coverage-guided fuzzing of every parser, 60 s each
 	@$(BIN)/python -m tests.fuzz --seconds 60
 
+manifests: setup ## the chart's generated files, and deploy/manifests with Helm
+	@$(BIN)/python deploy/generate
+
 lock:           ## pin every dependency again
 	@$(PYTHON) -m venv /tmp/tripshark-lock && /tmp/tripshark-lock/bin/pip install -q uv
 	@printf "hatchling\neditables\n" | /tmp/tripshark-lock/bin/uv pip compile -q pyproject.toml - --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements.lock
+	@/tmp/tripshark-lock/bin/uv pip compile -q pyproject.toml -c requirements.lock --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -o deploy/requirements.lock
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -16,6 +16,7 @@ from tests.deploy.pods import ROOT, Document, documents, find
 from tripshark import settings
 from tripshark.model.evidence import Word
 from tripshark.recorder.capabilities import KEPT
+from tripshark.store.outbox import OutboxState
 from tripshark.web.metrics import Metrics, Now
 
 CHART = ROOT / "deploy/helm/tripshark"
@@ -223,6 +224,7 @@ def test_the_dashboard_asks_for_metrics_that_exist() -> None:
     now = Now(
         targets=(), refusals={}, journal_waiting=0, journal_bytes=0, falco_gaps=0, falco_late=0,
         falco_kernel_drops=0, falco_queue_drops=0, falco_unheard=0, evidence_bytes=0,
+        outbox=OutboxState(),
     )  # fmt: skip
     metrics = Metrics()
     metrics.alert("webhook", "accepted", 0.001)
