@@ -891,7 +891,8 @@ def _refusals(settings: Settings, sources: Mapping[tuple[str, ...], str]) -> lis
 
 def _concerns(settings: Settings) -> Iterator[str]:
     auth = settings.ingest.auth
-    if not settings.listen.is_loopback and not auth.can_read and settings.tls.client_ca is None:
+    nobody = not auth.can_read and settings.tls.client_ca is None
+    if not settings.listen.is_loopback and nobody and not settings.kubernetes.access:
         yield (
             f"nobody can read at {settings.listen}: reading off loopback needs a bearer token, a "
             "user or a client certificate; set ingest.auth.bearer_files"

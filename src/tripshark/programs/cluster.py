@@ -12,11 +12,12 @@ from pathlib import Path
 import structlog
 
 from tripshark.cluster import login
+from tripshark.cluster.access import Access
 from tripshark.cluster.api import KubeApi
 from tripshark.cluster.captures import Captures
 from tripshark.cluster.captures_asks import FolderAsks
 from tripshark.cluster.metadata import Metadata, note_in
-from tripshark.errors import BadInput, NotFound, Refused, Transient
+from tripshark.errors import BadInput, NotFound, Permanent, Refused, Transient
 from tripshark.model.addresses import AddressBook
 from tripshark.model.evidence import IncidentId
 from tripshark.model.fleet import Aim, Aimed, FleetRequest, PartKey, PartReport, Stage
@@ -62,6 +63,19 @@ def api_of(settings: Settings) -> KubeApi | None:
             hint="run in a pod with a service account, or set kubernetes.kubeconfig",
         )
     return None
+
+
+def access_of(settings: Settings, api: KubeApi | None) -> Access | None:
+    """Who decides what readers may see, where Kubernetes is to decide. Raises `Permanent` where it cannot be asked."""
+    if not settings.kubernetes.access:
+        return None
+    if api is None:
+        raise Permanent(
+            "kubernetes.access is on, and there is no cluster to ask",
+            where="kubernetes.access",
+            hint="run in a pod with a service account, or set kubernetes.kubeconfig",
+        )
+    return Access(api)
 
 
 @dataclass(slots=True)

@@ -15,12 +15,13 @@ import secrets
 import signal
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 import uvloop
 
 from tripshark import __version__
+from tripshark.cluster.api import KubeApi
 from tripshark.errors import BadInput, Permanent, Refused, TripsharkError
 from tripshark.ingest.auth import Credentials, Gate
 from tripshark.ingest.heartbeat import Heartbeats
@@ -33,6 +34,7 @@ from tripshark.ports import CaptureRequest, Clock, Fleet
 from tripshark.programs import accounts, parts
 from tripshark.programs.classic import to_pcap
 from tripshark.programs.clock import SystemClock
+from tripshark.programs.cluster import access_of, api_of
 from tripshark.programs.logs import log_to_stderr
 from tripshark.programs.privilege import give_up
 from tripshark.programs.reach import keep_reach
@@ -90,6 +92,7 @@ class Hub:
         self._tell = tell
         self._cluster = cluster
         self._objects: Objects
+        self._api: KubeApi | None = None
 
     def prepare(self) -> None:
         """Everything that can be wrong is found here: store, address, certificates, credentials. Raises `TripsharkError`."""
@@ -101,12 +104,9 @@ class Hub:
                 where="store.url",
                 hint="set store.url to what the nodes send to: s3://BUCKET/PREFIX, file:///VOLUME, …",
             )
-        if settings.kubernetes.access and self._cluster.access is None:
-            raise Permanent(
-                "kubernetes.access is on, and there is no cluster to ask",
-                where="kubernetes.access",
-                hint="run the hub in a pod, or set kubernetes.kubeconfig",
-            )
+        self._api = api_of(settings) if settings.kubernetes.access else None
+        if self._cluster.access is None:
+            self._cluster = replace(self._cluster, access=access_of(settings, self._api))
         self._objects = store
         self._bound = bind(settings.listen.host, settings.listen.port)
         tls = settings.tls
@@ -147,6 +147,8 @@ class Hub:
                 database.get_secret_value() if database else data / "hub.sqlite"
             )
             stack.push_async_callback(catalogue.close)
+            if self._api is not None:
+                stack.push_async_callback(self._api.close)
             cache = Cache(data / "cache", most=settings.store.cache)
             await asyncio.to_thread(cache.prepare)
             (data / "scratch").mkdir(exist_ok=True)
@@ -171,7 +173,7 @@ class Hub:
                 scratch=data / "scratch",
                 hosts=frozenset({settings.listen.host, platform.node()}),
                 metrics_open=settings.web.metrics_open,
-                access=self._cluster.access if settings.kubernetes.access else None,
+                access=self._cluster.access,
                 shelf=HubShelf(fleet, remote, presigned=settings.hub.presigned),
                 parts_of=fleet.parts,
                 merging=MergedFiles(remote, cache, tool=f"Tripshark {__version__}"),

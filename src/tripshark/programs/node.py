@@ -48,7 +48,7 @@ from tripshark.model.rule import RuleSet
 from tripshark.programs import parts
 from tripshark.programs.classic import to_pcap
 from tripshark.programs.clock import SystemClock, clock_facts, clock_source
-from tripshark.programs.cluster import Cluster, Local, api_of, captures_of, location_of
+from tripshark.programs.cluster import Cluster, Local, access_of, api_of, captures_of, location_of
 from tripshark.programs.logs import log_to_stderr
 from tripshark.programs.privilege import give_up
 from tripshark.programs.reach import keep_reach
@@ -167,6 +167,7 @@ class Node:
         alerts = _tls(settings.ingest.tls) if settings.ingest.listen else None
         self.alerts_tls = alerts.context() if alerts else None
         self.api = api_of(settings)
+        self.access = access_of(settings, self.api)
         self.rules = RulesInForce(settings, use=self._use_rules)
         self._pipeline: Pipeline | None = None
         self.rules.start()
@@ -337,6 +338,7 @@ class Node:
                 node=parts.node_name(settings, platform.node()),
             ),
             outbox=None if outbox is None else lambda: outbox.state,
+            access=self.access,
         )
         (data / "scratch").mkdir(exist_ok=True)
         background = [self.rules.watch(), self._keep_alive(targets)]
