@@ -80,14 +80,14 @@ class Sandbox:
         )
         self._world = world
         self._number = number
-        self.made_s = 0.0  # time.monotonic() when the file appeared
+        self.made_ns = 0  # when the file appeared
 
     def make(self) -> None:
         """The file and the namespace on it, with lo up."""
 
         def work() -> None:
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDONLY, 0o444))
-            self.made_s = time.monotonic()
+            self.made_ns = time.time_ns()
             _check(_LIBC.unshare(_NEWNET), "unshare")
             source = f"/proc/self/task/{threading.get_native_id()}/ns/net".encode()
             target = self.path.encode()
