@@ -622,3 +622,55 @@ async def test_a_container_only_the_runtime_knows_is_found_for_people_too() -> N
     found = await there.targets.find(f"container:{hex_id(0x81)[:12]}")
     assert found.target
     assert found.target.identity.pod == "late"
+
+
+# --------------------------------------------------------------------------------------- odds and ends
+
+
+async def test_many_who_look_at_once_look_once() -> None:
+    """Whoever comes while another asks the recorder gets the same answer."""
+    there = place()
+    await asyncio.gather(*(there.targets.all() for _ in range(20)))
+    assert there.recorder.asked == 1
+
+
+async def test_a_heavy_node_is_looked_at_less_often() -> None:
+    """Where a look takes long, alerts come first; the next news are handled all the same."""
+    there = place(policy=Policy())
+    await there.targets.all()
+    there.targets._look_s = 0.03
+    assert await there.targets.reconcile() == 1
+
+
+async def test_residents_known_by_process_are_attached() -> None:
+    """A process that is gone is no error."""
+    residents = (
+        Resident(pid=77, identity=Identity(pod="a")),
+        Resident(pid=78, identity=Identity(pod="b")),
+        Resident(netns="x", identity=Identity(pod="c")),
+    )
+    there = place(recorder=Recorded((), processes={77: 5}), residents=residents, runtime=None)
+    await there.targets.attach_residents()
+    assert [each.identity.pod for each in await there.targets.all()] == ["a"]
+    assert (await there.targets.find("pid:78")).hint
+
+
+async def test_two_namespaces_pods_of_one_name_are_nobody_without_their_namespace() -> None:
+    """The name alone must be unambiguous."""
+    twin = replace(sandbox(0x20, POD.pod, inode=43, created_ns=S), namespace="other")
+    there = place(
+        recorder=Recorded((NETNS, target("netns:cni-2", inode=43, since_s=1))),
+        runtime=Runtimes((POD, twin)),
+    )
+    assert await resolved(there, alert(pod=POD.pod)) == ""
+    assert await resolved(there, alert(pod=POD.pod, namespace="other")) == "netns:cni-2"
+
+
+async def test_the_hosts_processes_mean_the_host_where_it_is_recorded() -> None:
+    """And the reason says what to do where it is not."""
+    there = place()
+    assert await resolved(there, alert(on_host=True)) == "host"
+    there = place(recorder=Recorded((NETNS,)))
+    answer = await there.targets.resolve(alert(on_host=True, pid=7))
+    assert "recorder.host" in answer.reason
+    assert "process 7 is gone" in answer.reason
