@@ -64,6 +64,7 @@ class Faults:
     delay_s: float = 0.0  # before every answer
     busy: int = 0  # so many requests get 429 with Retry-After
     retry_after: str = "0.05"
+    unknown: int = 0  # so many requests get 401
     broken: int = 0  # so many requests get 500
     gone_watches: int = 0  # so many watches begin with 410
     garbage: int = 0  # so many events of watches are no JSON
@@ -327,6 +328,9 @@ class FakeApi:
             self.faults.busy -= 1
             status = _status(429, "TooManyRequests", "please wait")
             return await _answer(send, 429, status, {"retry-after": self.faults.retry_after})
+        if self.faults.unknown > 0:
+            self.faults.unknown -= 1
+            return await _answer(send, 401, _status(401, "Unauthorized", "Unauthorized"))
         if self.faults.broken > 0:
             self.faults.broken -= 1
             return await _answer(send, 500, _status(500, "InternalError", "etcd is away"))

@@ -13,10 +13,11 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Never, TypeVar
+from typing import Any, Never, TypeVar
 
 from tripshark.cluster.api import KubeApi, Object
 from tripshark.cluster.mirror import DENIED_PATIENCE_S, WATCH_S, Mirror
+from tripshark.cluster.remembered import Remembered
 from tripshark.errors import BadInput, Denied, NotFound, TooMany, TripsharkError
 from tripshark.formats import kube
 from tripshark.formats.kube import Backends
@@ -42,7 +43,6 @@ _WORKLOADS = {
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 
-_T = TypeVar("_T")
 _Holds = TypeVar("_Holds", ServiceFacts, NodeFacts)
 
 OnHolder = Callable[[str, Holder, int, int], None]
@@ -67,29 +67,6 @@ class _Service:
 
     facts: ServiceFacts | None = None
     lists: dict[str, tuple[str, ...]] = field(default_factory=dict)  # by the list's identity
-
-
-class _Remembered(Generic[_T]):
-    """Answers, good for a while, and no more than so many."""
-
-    def __init__(self, most: int = MAX_REMEMBERED) -> None:
-        self._most = most
-        self._kept: OrderedDict[object, tuple[float, _T]] = OrderedDict()
-
-    def get(self, key: object) -> _T | None:
-        found = self._kept.get(key)
-        if found is None or found[0] < asyncio.get_running_loop().time():
-            return None
-        return found[1]
-
-    def put(self, key: object, value: _T, seconds: float) -> None:
-        self._kept[key] = (asyncio.get_running_loop().time() + seconds, value)
-        self._kept.move_to_end(key)
-        while len(self._kept) > self._most:
-            self._kept.popitem(last=False)
-
-    def __len__(self) -> int:
-        return len(self._kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +114,7 @@ class Metadata:
         )  # by the ReplicaSet's or Job's uid
         self._unowned: set[str] = set()  # pods whose topmost owner is to be asked for
         self._ask = asyncio.Event()
-        self._answers: _Remembered[_Answer] = _Remembered()
+        self._answers: Remembered[_Answer] = Remembered(MAX_REMEMBERED)
         self._asking = asyncio.Semaphore(_ASKING)
         self._waiting = 0
         self._may_not_ask_owners = False
