@@ -256,6 +256,8 @@ def test_annotations_and_selectors_decide_who_is_recorded(
         tripshark.post(alert(people, f"{containerd.gateway}:40000->{people.ip}:8080"))
         (incident,) = tripshark.wait_sealed()
         (file,) = evidence_files(incident)
-        sizes = [int(each) for each in tshark(file, "-T", "fields", "-e", "frame.cap_len")]
+        sizes = [
+            int(each) for each in tshark(file, "-Y", "eth", "-T", "fields", "-e", "frame.cap_len")
+        ]
         assert sizes
         assert max(sizes) <= 128
