@@ -103,7 +103,7 @@ class RecorderSettings(_Group):
 
     per_target: Bytes = Field(
         default=16_000_000,
-        description="Ring memory of one target; a target gets min(per_target, total / targets).",
+        description="Ring memory of one target, times its weight; less where there is not enough for all.",
     )
     total: Bytes = Field(
         default=512_000_000, description="Ring memory of all targets together, enforced."

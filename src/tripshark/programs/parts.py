@@ -110,6 +110,7 @@ def recorder_config(
         include=recorder.include or ("*",),
         exclude=recorder.exclude,
         host=recorder.host,
+        mode=settings.record.default.value,
     )
 
 
