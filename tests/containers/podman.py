@@ -101,10 +101,13 @@ class Podman:
             time.sleep(0.02)
 
     def close(self) -> None:
-        with contextlib.suppress(AssertionError, subprocess.TimeoutExpired):
-            self("pod", "rm", "-fa", "-t", "0")
-        with contextlib.suppress(AssertionError, subprocess.TimeoutExpired):
-            self("rm", "-fa", "-t", "0")
+        for what in (
+            "pod rm",
+            "rm",
+            "rm",
+        ):  # the first time it refuses those that others depend on
+            with contextlib.suppress(AssertionError, subprocess.TimeoutExpired):
+                self(*what.split(), "-fa", "-t", "0")
         if self._child is not None:
             self._child.terminate()
             self._child.wait(30)
@@ -113,7 +116,7 @@ class Podman:
         for mount in reversed([each for each in mounts if each.startswith(f"{self.folder}/")]):
             subprocess.run(["umount", "-l", mount], capture_output=True, check=False)
         for path in glob.glob("/sys/fs/cgroup/*/libpod_parent"):
-            for each in [*glob.glob(f"{path}/*/"), path]:
+            for each, _, _ in os.walk(path, topdown=False):
                 with contextlib.suppress(OSError):
                     os.rmdir(each)
         shutil.rmtree(self.folder, ignore_errors=True)
