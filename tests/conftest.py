@@ -7,8 +7,10 @@ import os
 from hypothesis import HealthCheck, settings
 
 from tests.containers.runtime import containerd
+from tests.store.postgres import postgres
+from tests.store.swift import s3
 
-__all__ = ["containerd"]  # a fixture of all tests
+__all__ = ["containerd", "postgres", "s3"]  # fixtures of all tests: each server is started once
 
 # no deadline: the machine may be busy with other things, which is no fault of the code
 settings.register_profile(

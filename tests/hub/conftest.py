@@ -9,8 +9,6 @@ import pytest
 
 from tests.store.conftest import objects, place
 from tests.store.evidence import Clock
-from tests.store.postgres import postgres
-from tests.store.swift import s3
 from tripshark.model.part import NodeName
 from tripshark.store.catalogue import SqlCatalogue
 from tripshark.store.fleet import FleetParts
@@ -20,7 +18,7 @@ from tripshark.store.outbox import Outbox
 from tripshark.store.remote import Cache, HubShelf, Remote
 from tripshark.store.vault import FolderVault
 
-__all__ = ["objects", "place", "postgres", "s3"]
+__all__ = ["objects", "place"]
 
 
 class Sender:

@@ -6,11 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.store.postgres import postgres
-from tests.store.swift import S3, s3
+from tests.store.swift import S3
 from tripshark.store.objects import Objects
-
-__all__ = ["postgres", "s3"]
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
