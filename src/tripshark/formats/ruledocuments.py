@@ -23,10 +23,11 @@ from tripshark.errors import BadInput
 from tripshark.model import expression, units
 from tripshark.model.alert import Priority
 from tripshark.model.filter import Scope
+from tripshark.model.recording import HEADERS_BYTES
 from tripshark.model.rule import FieldTest, PriorityTest, Relation
 
 SNAPLEN_FULL = 262_144
-SNAPLEN_HEADERS = 128  # Ethernet, two VLAN tags, IPv6, TCP with options: 14 + 8 + 40 + 60, rounded
+SNAPLEN_HEADERS = HEADERS_BYTES
 MAX_DURATION_NS = 86_400_000_000_000  # a day: a capture ends by its own budget
 
 # ---------------------------------------------------------------------------------- words to values

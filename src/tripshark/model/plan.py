@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from tripshark.model.alert import Address, Alert
 from tripshark.model.filter import Rung, Scope, ladder
+from tripshark.model.recording import HEADERS_BYTES, Mode
 from tripshark.model.rule import Capture, Rule, Verdict
 from tripshark.model.target import Resolution, Target, TargetKey, TargetKind
 
@@ -84,6 +85,22 @@ class Defaults:
     idle_ns: int = 0  # silence is evidence too: never end early unless asked to
     snaplen: int = 262_144
     limits: Limits = Limits()
+
+
+def within_policy(plan: Plan, target: Target) -> Plan | Refusal:
+    """The plan as far as the recording policy lets it go: what was recorded before the policy was known is no loophole."""
+    if target.mode == Mode.OFF:
+        return Refusal(
+            reason=Reason.NOT_RECORDED,
+            message=f"{target.title} is not recorded: {target.note or 'the policy says so'}",
+            hint="record.selectors, record.privacy and the pod's annotation tripshark.dev/record decide",
+            rule=plan.rule,
+        )
+    if target.mode == Mode.HEADERS and plan.snaplen > HEADERS_BYTES:
+        return replace(
+            plan, snaplen=HEADERS_BYTES, reason=f"{plan.reason}; the policy keeps headers alone"
+        )
+    return plan
 
 
 FUTURE_NS = 5_000_000_000

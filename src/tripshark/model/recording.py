@@ -21,6 +21,13 @@ class Mode(StrEnum):
 
 
 _ORDER = tuple(Mode)
+HEADERS_BYTES = 128
+"""What `headers` keeps of a packet: Ethernet, two VLAN tags, IPv6, TCP with options: 14 + 8 + 40 + 60, rounded."""
+
+
+def stricter(one: str, other: str) -> Mode:
+    """Of two modes the one that keeps less."""
+    return min(Mode(one), Mode(other), key=_ORDER.index)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from tripshark.model.evidence import Entry, IncidentId, Manifest, Word, manifest
 from tripshark.model.finding import Question
 from tripshark.model.fleet import FleetRequest
 from tripshark.model.incident import Incident, State, namespaces_of
-from tripshark.model.plan import Defaults, Plan, Reason, Refusal
+from tripshark.model.plan import Defaults, Plan, Reason, Refusal, within_policy
 from tripshark.model.retention import Budget as DiskBudget
 from tripshark.model.retention import room
 from tripshark.model.target import Resolution, Target
@@ -441,7 +441,11 @@ class Runner:
             self._join_repeat(opened, record, alert, key, batch)
             return opened
         now_ns = self._world.clock.now_ns()
-        refusal = self._may_start(plan, opened, now_ns)
+        allowed = within_policy(plan, target)
+        if isinstance(allowed, Refusal):
+            refusal: Refusal | None = allowed
+        else:
+            plan, refusal = allowed, self._may_start(allowed, opened, now_ns)
         frozen = None if refusal else await self._pipeline.freeze(plan)
         if isinstance(frozen, Refusal):
             refusal, frozen = frozen, None
@@ -487,10 +491,12 @@ class Runner:
         name = f"{key}@{part.target.key}"
         if opened.knows(name):
             return
-        refusal: Refusal | None = None
+        allowed = within_policy(part.plan, part.target)
+        refusal = allowed if isinstance(allowed, Refusal) else None
         if self._incidents.running >= self._budget.bounds.concurrent:
             refusal = Refusal(reason=Reason.BUSY, message="as many captures run as may")
-        frozen = None if refusal else await self._pipeline.freeze(part.plan)
+        plan = part.plan if isinstance(allowed, Refusal) else allowed
+        frozen = None if refusal else await self._pipeline.freeze(plan)
         if isinstance(frozen, Refusal):
             refusal, frozen = frozen, None
         if refusal is not None:
@@ -508,7 +514,7 @@ class Runner:
         target = part.target
         if frozen is not None:
             target = replace(frozen.target, identity=target.identity)
-        batch.starts.append(_Start(opened, name, part.plan, target, frozen, part.role))
+        batch.starts.append(_Start(opened, name, plan, target, frozen, part.role))
 
     def _may_start(self, plan: Plan, opened: Open | None, now_ns: int) -> Refusal | None:
         return self._budget.may_start(

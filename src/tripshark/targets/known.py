@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from tripshark.errors import TripsharkError
 from tripshark.model.pod import PodFacts, Sandbox
-from tripshark.model.recording import Mode, Policy, Recording
+from tripshark.model.recording import Mode, Policy, Recording, stricter
 from tripshark.model.target import Identity, Target, TargetKey, TargetKind
 from tripshark.targets.clues import DIGITS
 from tripshark.targets.identities import (
@@ -144,7 +144,9 @@ class Household:
             known = self._known(target, lives_here, by_address)
             if known is not None and target.kind is not TargetKind.HOST:
                 remembered[target.key] = known
-            full = self._buried(target, known) or self._titled(target, known, inodes)
+            full = self._buried(target, known) or self._bounded(
+                self._titled(target, known, inodes), known
+            )
             if not full.alive:
                 dead[target.key] = (target.gone_ns, known[0] if known else None, full)
             if known is not None and known[1]:
@@ -160,10 +162,22 @@ class Household:
                 continue
             identity = self._named(sandbox)
             if sandbox.host_network and host is not None:
-                guests.append(guest(host, identity, sandbox))
+                guests.append(
+                    self._bounded(guest(host, identity, sandbox), (identity, sandbox.id))
+                )
             else:
                 unrecorded.append(self._why_not(sandbox, identity))
         return View(targets, guests, unrecorded, aliases)
+
+    def _bounded(self, target: Target, known: tuple[Identity, str] | None) -> Target:
+        """With no wider mode than the policy gives its inhabitant, whatever the recorder has been told so far."""
+        if known is None:
+            return target
+        wish = self.recording(target.identity, self._annotations(known[1]))
+        mode = stricter(target.mode, wish.mode)
+        if mode == target.mode:
+            return target
+        return replace(target, mode=mode, note=target.note or wish.reason)
 
     def _buried(self, target: Target, known: tuple[Identity, str] | None) -> Target | None:
         """The dead do not change, and a busy node has thousands: the same answer as before, if there was one."""
