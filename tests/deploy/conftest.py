@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import runpy
 import subprocess
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from tests.cluster.control import real_api
-from tests.deploy.pods import ROOT
+from tests.cluster.control import Answer, Plane, real_api
+from tests.deploy.pods import ROOT, documents
 
 __all__ = ["generate", "helm", "real_api"]
 
@@ -29,3 +31,26 @@ def helm() -> str:
     if done.returncode:
         pytest.skip("Helm is not there: deploy/test-tools builds it once, with a Go toolchain")
     return done.stdout.strip()
+
+
+@pytest.fixture
+def roles(real_api: Plane) -> Iterator[Callable[[], None]]:
+    """Applies the chart's cluster roles when called; they are not there before, nor after the test."""
+    made = [
+        each
+        for each in documents((ROOT / "deploy/manifests/generic.yaml").read_text())
+        if each["kind"] in ("ClusterRole", "ClusterRoleBinding")
+    ]
+
+    def remove() -> None:
+        for each in made:
+            path = f"/apis/rbac.authorization.k8s.io/v1/{each['kind'].lower()}s"
+            with contextlib.suppress(Answer):
+                real_api.call("DELETE", f"{path}/{each['metadata']['name']}")
+
+    def apply() -> None:
+        real_api.apply(made)
+
+    remove()
+    yield apply
+    remove()

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.cluster.control import Plane
-from tests.deploy.pods import ROOT, documents
 from tests.e2e.conftest import network, requires_root
 from tests.e2e.machine import Network
 from tripshark import settings
@@ -138,21 +137,15 @@ async def asked(plane: Plane, config: Path, *, node: str = "") -> dict[str, list
 WHO = "system:serviceaccount:tripshark:tripshark"
 
 
-async def test_missing_rights_are_named_and_given_ones_are_not(real_api: Plane) -> None:
+async def test_missing_rights_are_named_and_given_ones_are_not(
+    real_api: Plane, roles: Callable[[], None]
+) -> None:
     """The server itself is asked, right by right; with the chart's role nothing is missing."""
-    made = documents((ROOT / "deploy/manifests/generic.yaml").read_text())
-    roles = [each for each in made if each["kind"] in ("ClusterRole", "ClusterRoleBinding")]
     config = real_api.user(WHO)
-    for each in roles:
-        group = "/apis/rbac.authorization.k8s.io/v1"
-        plural = f"{each['kind'].lower()}s"
-        name = each["metadata"]["name"]
-        if any(n["metadata"]["name"] == name for n in real_api.call("GET", f"{group}/{plural}")["items"]):  # fmt: skip
-            real_api.call("DELETE", f"{group}/{plural}/{name}")
     lacking = (await asked(real_api, config, node="node-1"))["rights"][0]
     assert lacking.state == "limited"
     assert "get pods (pods)" in lacking.words
-    real_api.apply(roles)
+    roles()
     assert (await asked(real_api, config, node="node-1"))["rights"][0].state == "good"
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -45,6 +46,19 @@ with socket.create_server(("", 4444)) as listening:
 """
 
 
+ASK = """
+import http.client, json, sys
+asked = json.loads(sys.argv[1])
+headers = {"Content-Type": "application/json"}
+if asked["token"]:
+    headers["Authorization"] = "Bearer " + asked["token"]
+there = http.client.HTTPConnection("127.0.0.1", 2803, timeout=20)
+body = None if asked["body"] is None else json.dumps(asked["body"])
+there.request("POST" if body else "GET", asked["path"], body, headers)
+print(there.getresponse().read().decode())
+"""
+
+
 @dataclass(frozen=True)
 class Running:
     pod: Pod
@@ -57,11 +71,10 @@ def ask(
     pod: Pod, path: str, body: object = None, token: str = SECRETS["token"]
 ) -> dict[str, object]:
     """One request from within the pod's network namespace, where 127.0.0.1 is the responder."""
-    argv = ["ip", "netns", "exec", pod.netns, "curl", "-sS", "--max-time", "20"]
-    argv += ["-H", f"Authorization: Bearer {token}"] if token else []
-    if body is not None:
-        argv += ["-H", "Content-Type: application/json", "-d", json.dumps(body)]
-    return dict(json.loads(run(*argv, f"http://127.0.0.1:2803{path}")))
+    asked = json.dumps({"path": path, "body": body, "token": token})
+    return dict(
+        json.loads(run("ip", "netns", "exec", pod.netns, sys.executable, "-c", ASK, asked))
+    )
 
 
 def default_profiles(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +66,11 @@ def test_the_plain_manifests_are_taken_too(real_api: Plane) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_service_account_may_what_it_must(real_api: Plane, generate: dict[str, Any]) -> None:
+def test_the_service_account_may_what_it_must(
+    real_api: Plane, roles: Callable[[], None], generate: dict[str, Any]
+) -> None:
     """With the roles applied for real the server says yes to each declared verb, and no to another."""
-    made = documents((ROOT / "deploy/manifests/generic.yaml").read_text())
-    roles = [each for each in made if each["kind"] in ("ClusterRole", "ClusterRoleBinding")]
-    real_api.apply(roles)
+    roles()
     who = "system:serviceaccount:tripshark:tripshark"
 
     def may(verb: str, group: str, resource: str) -> bool:
