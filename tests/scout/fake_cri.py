@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import h2.config
 import h2.connection
 import h2.events
+import h2.exceptions
 
 from tests.containers import cri
 from tests.containers.cri import message
@@ -90,7 +91,7 @@ class FakeCri:
         link.initiate_connection()
         asked: dict[int, tuple[str, bytearray]] = {}
         waiting: dict[int, bytes] = {}
-        with contextlib.suppress(OSError), sock:
+        with contextlib.suppress(OSError, h2.exceptions.ProtocolError), sock:  # its client is rude
             sock.sendall(link.data_to_send())
             while data := sock.recv(65536):
                 for event in link.receive_data(data):
