@@ -156,8 +156,11 @@ class Follower:
             hot += 1
             await asyncio.sleep(took * _SHARE)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stirred.wait(), pause)
-                hot = 0
+                async with asyncio.timeout(
+                    pause
+                ):  # wait_for may swallow our own end (Python 3.11)
+                    await self._stirred.wait()
+                    hot = 0
 
     async def _look(self, runtime: Runtime) -> float:
         """One look; how long it took, in seconds."""
