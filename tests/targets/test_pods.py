@@ -25,7 +25,7 @@ from tests.targets.places import (
 from tripshark.errors import Transient
 from tripshark.model.addresses import Holder, HolderKind
 from tripshark.model.alert import Alert, Connection, Endpoint
-from tripshark.model.pod import Container
+from tripshark.model.pod import Container, Sandbox
 from tripshark.model.recording import Mode, Policy, Selector
 from tripshark.model.target import Elsewhere, Identity, TargetKey, TargetKind
 from tripshark.targets.identities import owner_by_labels
@@ -637,9 +637,68 @@ async def test_many_who_look_at_once_look_once() -> None:
 async def test_a_heavy_node_is_looked_at_less_often() -> None:
     """Where a look takes long, alerts come first; the next news are handled all the same."""
     there = place(policy=Policy())
-    await there.targets.all()
     there.targets._look_s = 0.03
     assert await there.targets.reconcile() == 1
+
+
+async def test_whoever_sees_a_pod_first_has_it_recorded_as_it_must_be() -> None:
+    """An alert or a page that asks between two pieces of news leaves nothing undone; a command tells nobody anything."""
+    there = place(policy=POLICY)
+    await there.targets.resolve(alert(namespace="shop", pod=POD.pod))
+    assert there.recorder.told[-1]["netns:cni-1"].weight == 3  # type: ignore[index]
+    assert await there.targets.reconcile() == 0
+    command = place()
+    await command.targets.all()
+    assert command.recorder.told == []
+
+
+async def test_a_container_started_again_is_there_with_both_its_namespaces() -> None:
+    """By one id: the time tells which is meant, and each keeps its own inode."""
+
+    def run(start_s: int, inode: int, gone_s: int = 0) -> Sandbox:
+        made = sandbox(0x30, "web", inode=inode, created_ns=S, gone_ns=gone_s * S)
+        container = Container(id=hex_id(0x30), started_ns=start_s * S)
+        return replace(made, runtime="docker", namespace="", uid="", containers=(container,))
+
+    runtime = Runtimes((run(100, 0),))
+    there = place(
+        recorder=Recorded((target("netns:x", inode=77, since_s=100, key="first"),)),
+        runtime=runtime,
+    )
+    await there.targets.all()
+    runtime.living = (run(100, 77),)  # the inode is known a moment later
+    there.clock.now += 2 * S
+    assert [each.title for each in await there.targets.all()] == ["web"]
+    there.recorder.found = (
+        target("netns:x", inode=77, since_s=100, gone_s=800, key="first"),
+        target("netns:y", inode=78, since_s=801, key="second"),
+    )
+    runtime.living = (run(801, 78), run(100, 77, gone_s=800))
+    there.clock.now += 2 * S
+    assert [each.title for each in await there.targets.all()] == ["web", "web"]
+    for at_s, key in ((700, "first"), (900, "second")):
+        asked = replace(alert(container_id=hex_id(0x30)[:12]), time_ns=at_s * S)
+        assert await resolved(there, asked) == key
+    runtime.living = (run(801, 0, gone_s=1003),)  # gone: its process and its inode with it
+    there.clock.now += 2 * S
+    await there.targets.all()
+    known = there.targets._sandboxes
+    assert {(each.inode, each.gone_ns // S) for each in known.all()} == {(77, 800), (78, 1003)}
+    there.clock.now += 3600 * S
+    await there.targets.all()
+    runtime.living = ()
+    there.clock.now += 2 * S
+    await there.targets.all()
+    assert not list(known.all())
+    assert not known._places
+
+
+async def test_no_more_sandboxes_are_kept_than_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first known goes first."""
+    monkeypatch.setattr("tripshark.targets.known.MAX_SANDBOXES", 3)
+    there = place(runtime=Runtimes(tuple(sandbox(n * 16, f"p{n}", inode=n) for n in range(1, 9))))
+    await there.targets.all()
+    assert [each.pod for each in there.targets._sandboxes.all()] == ["p6", "p7", "p8"]
 
 
 async def test_residents_known_by_process_are_attached() -> None:

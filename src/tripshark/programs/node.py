@@ -75,6 +75,7 @@ log = structlog.get_logger("tripshark.node")
 
 ADDRESSES_EVERY = 60.0  # seconds between looks for old addresses
 ADDRESSES_NS = 24 * 3600 * 10**9  # who held an address is known for so long after it was left
+LOOK_EVERY = 5.0  # seconds between two looks at who is recorded how, without news
 ALIVE_EVERY = (
     5.0  # seconds between notes that we are running, by which an outage is measured afterwards
 )
@@ -432,7 +433,11 @@ async def _follow_pods(scout: ScoutClient, targets: LocalTargets) -> None:
     while True:
         try:
             await targets.reconcile()
-            await scout.changed()
+            with contextlib.suppress(
+                TimeoutError
+            ):  # the recorder may see a namespace after its pod was told
+                async with asyncio.timeout(LOOK_EVERY):
+                    await scout.changed()
         except TripsharkError as away:  # told by /readyz and the metrics
             log.debug("pods are not followed", problem=str(away))
             await asyncio.sleep(1)

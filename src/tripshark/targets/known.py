@@ -26,6 +26,11 @@ HEARD_NS = 1_000_000_000  # a scout's list younger than this is used again
 PAUSE_NS = 1_000_000_000  # a scout that did not answer is left alone this long
 LIST_S = 0.1  # a scout's list takes a millisecond or two; nobody waits longer for it
 MAX_SANDBOXES = 4096
+NOWHERE = ("", 0)
+
+
+Place = tuple[str, int]
+"""A sandbox's id and its namespace's inode: a plain container that is started again keeps its id alone."""
 
 
 class Sandboxes:
@@ -34,7 +39,8 @@ class Sandboxes:
     def __init__(self, runtime: Runtime | None, *, tombstone_ns: int) -> None:
         self._runtime = runtime
         self._tombstone_ns = tombstone_ns
-        self._known: OrderedDict[str, Sandbox] = OrderedDict()
+        self._known: OrderedDict[Place, Sandbox] = OrderedDict()
+        self._places: dict[str, set[Place]] = {}  # by id
         self._heard_ns = 0
         self._away_ns = 0
         self.problem = "" if runtime else "no container runtime is asked"
@@ -42,8 +48,8 @@ class Sandboxes:
     def all(self) -> Iterable[Sandbox]:
         return self._known.values()
 
-    def get(self, id: str) -> Sandbox | None:
-        return self._known.get(id)
+    def get(self, place: Place) -> Sandbox | None:
+        return self._known.get(place)
 
     @property
     def away(self) -> bool:
@@ -63,17 +69,17 @@ class Sandboxes:
             return
         self.problem = ""
         self._heard_ns = now_ns
-        here = {each.id: each for each in found}
-        for id, sandbox in tuple(self._known.items()):
-            if id not in here and not sandbox.gone_ns:
-                self._known[id] = replace(sandbox, gone_ns=now_ns)
-        for each in found:
-            self.learn(each)
-        self._forget(now_ns)
+        here = {self.learn(each) for each in found}
+        for place, sandbox in tuple(self._known.items()):
+            if place not in here and not sandbox.gone_ns:
+                self._known[place] = replace(sandbox, gone_ns=now_ns)
+        for place, sandbox in tuple(self._known.items()):
+            if sandbox.gone_ns and sandbox.gone_ns + self._tombstone_ns < now_ns:
+                self._drop(place)
 
-    def learn(self, sandbox: Sandbox) -> None:
-        """One more, or news of one. A pod's sandbox comes anew under another id: never two under one."""
-        before = self._known.get(sandbox.id)
+    def learn(self, sandbox: Sandbox) -> Place:
+        """One more, or news of one."""
+        before = self._before(sandbox)
         if before is not None and sandbox != before:
             # Containers that ended are named in alerts that come late; pid and inode vanish with the pod.
             ids = {each.id for each in sandbox.containers}
@@ -85,14 +91,37 @@ class Sandboxes:
                 netns=sandbox.netns or before.netns,
                 addresses=sandbox.addresses or before.addresses,
             )
-        self._known[sandbox.id] = sandbox
+        place = (sandbox.id, sandbox.inode)
+        if before is None:
+            self._places.setdefault(sandbox.id, set()).add(place)
+        elif before.inode != sandbox.inode:
+            self._drop((before.id, before.inode))
+            self._places.setdefault(sandbox.id, set()).add(place)
+        if before != sandbox:  # who looks twice is to see the same object
+            self._known[place] = sandbox
         while len(self._known) > MAX_SANDBOXES:
-            self._known.popitem(last=False)
+            self._drop(next(iter(self._known)))
+        return place
 
-    def _forget(self, now_ns: int) -> None:
-        for id, sandbox in tuple(self._known.items()):
-            if sandbox.gone_ns and sandbox.gone_ns + self._tombstone_ns < now_ns:
-                del self._known[id]
+    def _before(self, sandbox: Sandbox) -> Sandbox | None:
+        """What was known of the very same: by its namespace, where both are known."""
+        exact = self._known.get((sandbox.id, sandbox.inode))
+        if exact is not None:
+            return exact
+        others = [self._known[place] for place in self._places.get(sandbox.id, ())]
+        if sandbox.inode:
+            return next((each for each in others if not each.inode), None)
+        return max(others, key=lambda each: (not each.gone_ns, each.gone_ns), default=None)
+
+    def _drop(self, place: Place) -> None:
+        del self._known[place]
+        self._places[place[0]].discard(place)
+        if not self._places[place[0]]:
+            del self._places[place[0]]
+
+
+def place_of(sandbox: Sandbox) -> Place:
+    return sandbox.id, sandbox.inode
 
 
 class Household:
@@ -112,10 +141,10 @@ class Household:
         self._cluster = cluster
         self._policy = policy
         self._node = node
-        self._remembered: dict[TargetKey, tuple[Identity, str]] = {}  # and the sandbox's id
+        self._remembered: dict[TargetKey, tuple[Identity, Place]] = {}
         self._dead: dict[TargetKey, tuple[int, Identity | None, Target]] = {}
         self._decided: dict[str, tuple[object, Recording]] = {}
-        self._names: dict[str, tuple[Sandbox, PodFacts | None, Identity]] = {}
+        self._names: dict[Place, tuple[Sandbox, PodFacts | None, Identity]] = {}
 
     @property
     def residents(self) -> tuple[Resident, ...]:
@@ -135,7 +164,7 @@ class Household:
         by_address = self._by_address() if self._cluster and self._sandboxes.away else {}
         targets, aliases, housed = [], [], set()
         dead: dict[TargetKey, tuple[int, Identity | None, Target]] = {}
-        remembered: dict[TargetKey, tuple[Identity, str]] = {}
+        remembered: dict[TargetKey, tuple[Identity, Place]] = {}
         for target in found:
             candidates = by_inode.get(target.inode) or by_netns.get(
                 target.name.removeprefix("netns:"), []
@@ -149,27 +178,29 @@ class Household:
             )
             if not full.alive:
                 dead[target.key] = (target.gone_ns, known[0] if known else None, full)
-            if known is not None and known[1]:
+            if known is not None and known[1][0]:
                 housed.add(known[1])
                 aliases.append((target.name, full))
             targets.append(full)
         self._remembered, self._dead = remembered, dead
-        self._names = {id: kept for id, kept in self._names.items() if self._sandboxes.get(id)}
+        self._names = {
+            id: kept for id, kept in self._names.items() if self._sandboxes.get(id) is not None
+        }
         host = next((each for each in targets if each.kind is TargetKind.HOST), None)
         guests, unrecorded = [], []
         for sandbox in self._sandboxes.all():
-            if sandbox.id in housed:
+            if place_of(sandbox) in housed:
                 continue
             identity = self._named(sandbox)
             if sandbox.host_network and host is not None:
                 guests.append(
-                    self._bounded(guest(host, identity, sandbox), (identity, sandbox.id))
+                    self._bounded(guest(host, identity, sandbox), (identity, place_of(sandbox)))
                 )
             else:
                 unrecorded.append(self._why_not(sandbox, identity))
         return View(targets, guests, unrecorded, aliases)
 
-    def _bounded(self, target: Target, known: tuple[Identity, str] | None) -> Target:
+    def _bounded(self, target: Target, known: tuple[Identity, Place] | None) -> Target:
         """With no wider mode than the policy gives its inhabitant, whatever the recorder has been told so far."""
         if known is None:
             return target
@@ -179,7 +210,7 @@ class Household:
             return target
         return replace(target, mode=mode, note=target.note or wish.reason)
 
-    def _buried(self, target: Target, known: tuple[Identity, str] | None) -> Target | None:
+    def _buried(self, target: Target, known: tuple[Identity, Place] | None) -> Target | None:
         """The dead do not change, and a busy node has thousands: the same answer as before, if there was one."""
         kept = self._dead.get(target.key)
         if kept is None or kept[0] != target.gone_ns or len(kept[2].rings) != len(target.rings):
@@ -188,27 +219,27 @@ class Household:
 
     def _known(
         self, target: Target, sandbox: Sandbox | None, by_address: Mapping[str, PodFacts]
-    ) -> tuple[Identity, str] | None:
-        """The identity and the sandbox's id: as is known now, else as was known."""
+    ) -> tuple[Identity, Place] | None:
+        """The identity and the sandbox: as is known now, else as was known."""
         before = self._remembered.get(target.key)
         if sandbox is not None:
-            return self._named(sandbox), sandbox.id
+            return self._named(sandbox), place_of(sandbox)
         if before is not None or target.kind is TargetKind.HOST or not by_address:
             return before
         for address in target.addresses:
             facts = by_address.get(address)
             if facts is not None and target.alive:
-                return named_by_cluster(facts, node=self._node), ""
+                return named_by_cluster(facts, node=self._node), NOWHERE
         return None
 
     def _named(self, sandbox: Sandbox) -> Identity:
         """The same answer for the same facts: most of a node's pods do not change from one look to the next."""
         facts = self._facts(sandbox)
-        kept = self._names.get(sandbox.id)
+        kept = self._names.get(place_of(sandbox))
         if kept is not None and kept[0] is sandbox and kept[1] is facts:
             return kept[2]
         identity = named(sandbox, facts, node=self._node)
-        self._names[sandbox.id] = (sandbox, facts, identity)
+        self._names[place_of(sandbox)] = (sandbox, facts, identity)
         return identity
 
     def _by_address(self) -> dict[str, PodFacts]:
@@ -226,13 +257,13 @@ class Household:
         """What the API says of it, or said last: it forgets a pod when it is deleted."""
         if self._cluster is None or not sandbox.uid:
             return None
-        kept = self._names.get(sandbox.id)
+        kept = self._names.get(place_of(sandbox))
         return self._cluster.pod_by_uid(sandbox.uid) or (kept[1] if kept else None)
 
     def _titled(
         self,
         target: Target,
-        known: tuple[Identity, str] | None,
+        known: tuple[Identity, Place] | None,
         inodes: Mapping[int, int | None],
     ) -> Target:
         seen = known[0] if known else None
@@ -251,23 +282,23 @@ class Household:
                 return replace(target, identity=given(resident.identity, seen, node=self._node))
         if known is None:
             return replace(target, identity=replace(target.identity, node=self._node))
-        identity, sandbox_id = known
-        if not sandbox_id:
+        identity, place = known
+        if place == NOWHERE:
             return replace(target, identity=identity)
         note = target.note
         if not target.rings:
-            wish = self.recording(identity, self._annotations(sandbox_id))
+            wish = self.recording(identity, self._annotations(place))
             note = f"{wish.reason}: it is not recorded" if wish.mode is Mode.OFF else note
         return replace(
             target,
             kind=TargetKind.CONTAINER,
-            name=f"container:{sandbox_id[:DIGITS]}",
+            name=f"container:{place[0][:DIGITS]}",
             identity=identity,
             note=note,
         )
 
     def _why_not(self, sandbox: Sandbox, identity: Identity) -> Unrecorded:
-        wish = self.recording(identity, self._annotations(sandbox.id))
+        wish = self.wish(sandbox)
         if sandbox.host_network:
             why = "it lives in the host's network, and the host is not recorded (recorder.host)"
         elif wish.mode is Mode.OFF:
@@ -300,15 +331,15 @@ class Household:
         return {
             target.key: self.recording(
                 target.identity,
-                self._annotations(self._remembered.get(target.key, (Identity(), ""))[1]),
+                self._annotations(self._remembered.get(target.key, (Identity(), NOWHERE))[1]),
             )
             for target in view.targets
             if target.alive and target.kind is not TargetKind.HOST and target.identity.name
         }
 
-    def _annotations(self, sandbox_id: str) -> Mapping[str, str]:
+    def _annotations(self, place: Place) -> Mapping[str, str]:
         """As the API has them now, else as the runtime was told at the pod's birth."""
-        sandbox = self._sandboxes.get(sandbox_id)
+        sandbox = self._sandboxes.get(place)
         return {} if sandbox is None else self._annotations_of(sandbox)
 
     def _annotations_of(self, sandbox: Sandbox) -> Mapping[str, str]:

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 
-from tripshark.errors import NotFound, Transient
+from tripshark.errors import NotFound, Transient, TripsharkError
 from tripshark.model.addresses import AddressBook, HolderKind
 from tripshark.model.alert import Alert
 from tripshark.model.pod import PodFacts, Sandbox
@@ -86,6 +86,7 @@ class LocalTargets:
         self._strangers: dict[str, float] = {}  # container → when nobody knew it
         self._sent: dict[TargetKey, Recording] = {}
         self._sent_ns = 0
+        self._told = 0
 
     # ------------------------------------------------------------------------------------- everybody
 
@@ -121,6 +122,8 @@ class LocalTargets:
             self._fresh_ns = max(FRESH_NS, round(SHARE * self._look_s * 1e9))
             self._retry_ns = max(RETRY_NS, self._fresh_ns // 5)
             self._looked_ns = now_ns
+            with suppress(TripsharkError):  # whoever sees a pod first has it recorded as it must
+                await self._tell(self._view)
         return self._view
 
     async def attach_residents(self) -> None:
@@ -136,23 +139,28 @@ class LocalTargets:
         Namespaces that the recorder does not find by itself are attached by a process in them. Returns how many
         targets were told something new. Raises `Transient` when the recorder is away.
         """
+        before = self._told
         if self._look_s > HEAVY_S:  # thousands of pods came and went: alerts come first
             await asyncio.sleep(min(1.0, 3 * self._look_s))
         view = await self._look(0, heard_ns=0)
         if await self._attach_homeless(view):
             view = await self._look(0)
+        await self._tell(view)
+        return self._told - before
+
+    async def _tell(self, view: View) -> None:
+        """Tell the recorder what is to be recorded of whom, as far as it has not been told."""
         if self._policy is None or not isinstance(self._recorder, Assignable):
-            return 0
+            return
         wanted = self._household.assignments(view)
         now_ns = self._clock.now_ns()
         if now_ns - self._sent_ns >= RESEND_NS:
-            self._sent = {}
-            self._sent_ns = now_ns
+            self._sent, self._sent_ns = {}, now_ns
         changed = {key: each for key, each in wanted.items() if self._sent.get(key) != each}
         if changed:
             await self._recorder.record(changed)
+            self._told += len(changed)
         self._sent = wanted
-        return len(changed)
 
     async def _attach_homeless(self, view: View) -> bool:
         attached = False
