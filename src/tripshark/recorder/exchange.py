@@ -122,10 +122,10 @@ class Exchanges:
             estate.keeper.put(f"ring:{new.id}", ring_facts(new), new.fd)
             if not target.alive or new.detached:
                 self._graves.bury(target, new)
+        estate.followed(target)
+        estate.done(target)  # whoever waited is first
         if target.alive:
             self.again(target)
-        estate.followed(target)
-        estate.done(target)
         self._next()
 
     def _replace(self, wish: _Wish, new: Ring, until_ns: int) -> None:

@@ -79,8 +79,8 @@ class Graves:
     ) -> None:
         """Copy what a ring holds, then close it, so that nothing keeps the dead interface alive.
 
-        Of an earlier ring only the newest `most_bytes` are kept, `without` the packets that the later one has too,
-        and with no more than `most` bytes of each.
+        Of an earlier ring only the newest `most_bytes` are kept, `without` the packets that the later one has too.
+        With `most` it is not to be read before no more than so many bytes are left of each packet.
         """
         estate, now = self._estate, time.time_ns()
         if target.rings.get(ring.interface.ifindex) is ring:
@@ -95,8 +95,8 @@ class Graves:
             try:
                 taken = ring.copy(first, breathe=self._sweeper.breathe)
                 fd, size, blocks = taken.fd, taken.size, taken.blocks
-                if fd >= 0 and (without or most):
-                    fd, size, blocks = _cut(fd, blocks, without or {}, most)
+                if fd >= 0 and without:
+                    fd, size, blocks = _cut(fd, blocks, without)
             except OSError as problem:
                 log.error(  # noqa: TRY400 — the reason is said
                     "%s: the history of %s is lost: %s", target.name, ring.interface.name, problem
@@ -123,6 +123,8 @@ class Graves:
         if grave is None:
             target.expired_ns = now
             self.expired += 1
+        elif most and grave.copy.fd >= 0:
+            self._shorten(target, grave, most)
         else:
             self._add(target, grave)
             estate.keeper.put(f"grave:{ring.id}", tombstone_facts(grave), grave.copy.fd)
@@ -195,12 +197,12 @@ class Graves:
             grave.snaplen = most
             if grave.copy.fd < 0:
                 self._put_back(target, grave)
-                continue
-            target.cutting += 1
-            self._shorten(target, grave, most)
+            else:
+                self._shorten(target, grave, most)
 
     def _shorten(self, target: Recorded, grave: Tombstone, most: int) -> None:
         copy = grave.copy
+        target.cutting += 1
 
         def done(result: tuple[int, int, tuple[BlockRef, ...]] | Exception) -> None:
             target.cutting -= 1
@@ -304,9 +306,9 @@ class Graves:
 
 
 def _cut(
-    fd: int, blocks: tuple[BlockRef, ...], without: Mapping[Stamp, int], most: int
+    fd: int, blocks: tuple[BlockRef, ...], without: Mapping[Stamp, int]
 ) -> tuple[int, int, tuple[BlockRef, ...]]:
     try:
-        return rewritten(fd, blocks, without=without, most=most)
+        return rewritten(fd, blocks, without=without)
     finally:
         os.close(fd)
