@@ -30,7 +30,7 @@ class Changes(list[tuple[str, str]]):
 
 
 def mirror_of(api: KubeApi, path: str = PODS, **options: Any) -> Mirror[PodFacts]:
-    return Mirror(api, path, decode=kube.pod, **options)
+    return Mirror(api, path, decode=kube.pod, **{"patience_s": 0.05, **options})
 
 
 def names(mirror: Mirror[PodFacts]) -> set[str]:
@@ -118,13 +118,13 @@ async def test_a_watch_that_is_gone_at_once_does_not_spin(
     """Again and again 410: lists come with patience in between, and at last it works."""
     fake_api.put(f"{PODS}/a", pod())
     fake_api.faults.gone_watches = 3
-    mirror = mirror_of(fake)
+    mirror = mirror_of(fake, patience_s=0.2)
     loop = asyncio.get_running_loop()
     began = loop.time()
     async with running(mirror.run()):
         await until(lambda: fake_api.watching and not mirror.problem, "peace")
     assert mirror.relists == 4
-    assert loop.time() - began > 0.9
+    assert loop.time() - began > 0.2 + 0.4 + 0.8
 
 
 async def test_a_bookmark_moves_the_version(fake_api: FakeApi, fake: KubeApi) -> None:

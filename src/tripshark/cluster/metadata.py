@@ -69,6 +69,14 @@ class _Service:
     lists: dict[str, tuple[str, ...]] = field(default_factory=dict)  # by the list's identity
 
 
+@dataclass(slots=True)
+class _Asking:
+    """A question under way, and how many wait for its answer."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    who: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class _Answer:
     """What was found about somebody, perhaps nobody."""
@@ -116,6 +124,7 @@ class Metadata:
         self._ask = asyncio.Event()
         self._answers: Remembered[_Answer] = Remembered(MAX_REMEMBERED)
         self._asking = asyncio.Semaphore(_ASKING)
+        self._under_way: dict[object, _Asking] = {}
         self._waiting = 0
         self._may_not_ask_owners = False
         self._slices_path = ""
@@ -320,13 +329,19 @@ class Metadata:
         if self._waiting >= _WAITING:
             raise TooMany("too many questions wait for the API server", after=1.0)
         self._waiting += 1
+        asking = self._under_way.setdefault(key, _Asking())
+        asking.who += 1
         try:
-            async with self._asking:
-                if (known := self._answers.get(key)) is None:  # somebody else may have asked
-                    known = _Answer(await ask())
+            async with asking.lock:  # whoever asks the same waits for the first one's answer
+                if (known := self._answers.get(key)) is None:
+                    async with self._asking:
+                        known = _Answer(await ask())
                     self._answers.put(key, known, KNOWN_S if known.pods else UNKNOWN_S)
         finally:
             self._waiting -= 1
+            asking.who -= 1
+            if not asking.who:
+                del self._under_way[key]
         return known.pods
 
     async def _selector(self, kind: str, namespace: str, name: str) -> str:

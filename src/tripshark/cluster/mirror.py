@@ -54,6 +54,7 @@ class Mirror(Generic[T]):
         on_change: Callable[[T | None, T | None], None] | None = None,
         watch_s: float = WATCH_S,
         denied_s: float = DENIED_PATIENCE_S,
+        patience_s: float = FIRST_PATIENCE_S,
         tells_missing: bool = False,
     ) -> None:
         self.path = path
@@ -71,6 +72,7 @@ class Mirror(Generic[T]):
         self._on_change = on_change
         self._watch_s = watch_s
         self._denied_s = denied_s
+        self._patience_s = patience_s
         self._tells_missing = tells_missing
         self._synced = asyncio.Event()
         self._version = ""  # watch from here; "": list first
@@ -118,7 +120,7 @@ class Mirror(Generic[T]):
             except Gone as problem:
                 self._failed(problem)
                 self._version, self._known = "", "0" if self._in_a_row < 2 else ""
-                wait = _patience(self._in_a_row)
+                wait = self._patience()
             except (NotPermitted, NotFound) as problem:
                 if self._tells_missing and isinstance(problem, NotFound):
                     self._version = ""
@@ -129,20 +131,25 @@ class Mirror(Generic[T]):
             except TooLarge as problem:
                 self._failed(problem)
                 self._version, self._paged = "", True
-                wait = 0.0 if self._in_a_row < 2 else _patience(self._in_a_row)
+                wait = 0.0 if self._in_a_row < 2 else self._patience()
             except Transient as problem:
                 self._failed(problem)
                 if self._in_a_row >= 3:  # perhaps the version is what it cannot serve
                     self._version = self._known = ""
-                wait = max(_patience(self._in_a_row), problem.after or 0.0)
+                wait = max(self._patience(), problem.after or 0.0)
             except TripsharkError as problem:
                 self._failed(problem)
                 self._version = ""
-                patience = _patience(self._in_a_row)
+                patience = self._patience()
                 wait = max(5.0, patience) if isinstance(problem, Denied) else patience
             else:
                 continue
             await asyncio.sleep(wait)
+
+    def _patience(self) -> float:
+        """Seconds: doubling with each failure in a row, and anything between half and all of it."""
+        most = min(MOST_PATIENCE_S, self._patience_s * 2.0 ** min(self._in_a_row, 10))
+        return most * (0.5 + 0.5 * _chance())
 
     # ---------------------------------------------------------------------------- list
 
@@ -271,12 +278,6 @@ class Mirror(Generic[T]):
             log.info("%s: followed again", self.path)
             self.problem = None
             self._said = ""
-
-
-def _patience(in_a_row: int) -> float:
-    """Seconds: doubling, and anything between half and all of it."""
-    most = min(MOST_PATIENCE_S, FIRST_PATIENCE_S * 2.0 ** min(in_a_row, 10))
-    return most * (0.5 + 0.5 * _chance())
 
 
 def _chance() -> float:
