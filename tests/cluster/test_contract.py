@@ -157,17 +157,19 @@ async def test_a_watch_tells_of_changes_after_a_version_and_ends_in_time(
     (page,) = [each async for each in any_api.pages(f"{space}/pods")]
     seen: list[tuple[str, str]] = []
 
+    selector = {"labelSelector": "app=x"}
+
     async def look() -> None:
         async with aclosing(
-            any_api.watch(
-                f"{space}/pods", page.version, params={"labelSelector": "app=x"}, seconds=4
-            )
+            any_api.watch(f"{space}/pods", page.version, params=selector, seconds=60)
         ) as events:
             async for event in events:
                 meta = msgspec.json.decode(event.object)["metadata"]
                 going = event.type == "MODIFIED" and "deletionTimestamp" in meta
                 if event.type != "BOOKMARK" and not going:
                     seen.append((event.type, meta["name"]))
+                if seen[-1:] == [("DELETED", "p1")]:
+                    return
 
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(look())
@@ -184,6 +186,18 @@ async def test_a_watch_tells_of_changes_after_a_version_and_ends_in_time(
         ("DELETED", "p2"),
         ("DELETED", "p1"),
     ]
+
+
+async def test_a_watch_ends_when_it_was_asked_to(any_api: KubeApi, space: str) -> None:
+    """By itself, in good order."""
+    (page,) = [each async for each in any_api.pages(f"{space}/configmaps")]
+    opened: list[bool] = []
+    async with asyncio.timeout(30):
+        async for event in any_api.watch(
+            f"{space}/configmaps", page.version, seconds=1, on_open=lambda: opened.append(True)
+        ):
+            assert event.type == "BOOKMARK"
+    assert opened == [True]
 
 
 async def test_a_version_from_before_the_servers_memory_is_gone(
