@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 SYSTEM := python3-venv libpcap0.8 tshark tcpdump iproute2 util-linux mount procps openssl
+# what tests run beside: a container runtime, an API server's store, a database
+TEST_SYSTEM := containerd runc containernetworking-plugins busybox-static iptables podman etcd-server postgresql systemd
 BENCH_SYSTEM := netsniff-ng iperf3 ethtool gcc libc6-dev
 
 .PHONY: help setup demo test check fix bench fuzz manifests lock clean
@@ -23,6 +25,7 @@ demo: setup     ## the whole job in under a minute, with real packets
 	@$(BIN)/tripshark demo
 
 test: setup     ## every test
+	@deploy/system-packages $(TEST_SYSTEM) $$(command -v kubectl >/dev/null || echo kubernetes-client)
 	@$(BIN)/python -m pytest -q
 
 check: setup    ## linters, types, import contracts, coverage of the pure core
