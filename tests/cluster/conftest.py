@@ -8,9 +8,10 @@ import pytest
 
 from tests.cluster.control import Plane, real_api
 from tests.cluster.fake import FakeApi
+from tests.cluster.node import real_node
 from tripshark.cluster.api import KubeApi
 
-__all__ = ["real_api"]
+__all__ = ["real_api", "real_node"]
 
 
 @pytest.fixture
