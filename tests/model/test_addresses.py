@@ -95,6 +95,18 @@ def test_a_nodes_address_stays_the_nodes() -> None:
     assert told(book, 40) == [("shop/late", 40, 0)]  # alone left there
 
 
+def test_a_node_is_known_while_it_holds_an_address() -> None:
+    """By its name: an alert's hostname may be one, or anything else."""
+    book = AddressBook()
+    assert not book.is_node("n1")
+    book.holds(A, NODE, 1)
+    book.holds("2001:db8::7", NODE, 1)
+    book.holds("10.0.0.8", pod("n2"), 1)
+    assert (book.is_node("n1"), book.is_node("shop/n2")) == (True, False)
+    book.leaves(NODE, 2)
+    assert not book.is_node("n1")
+
+
 def test_several_guests_of_an_unknown_node_are_nobody() -> None:
     """None of them owns the address; each is noted once, from its first moment on."""
     book = AddressBook()
