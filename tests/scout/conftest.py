@@ -51,6 +51,7 @@ class Process:
         finally:
             if self.child.poll() is None:
                 self.child.kill()
+                self.child.wait()
             if self.child.stdout is not None:
                 self.child.stdout.close()
 
@@ -72,8 +73,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
         return process
 
     yield begin
-    for process in running:
-        process.stop()
+    assert [process.stop() for process in running] == [0] * len(running), "an end that was none"
 
 
 @contextlib.asynccontextmanager

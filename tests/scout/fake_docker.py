@@ -95,8 +95,10 @@ class FakeDocker:
             except OSError:
                 return
             sock.settimeout(5)
-            with contextlib.suppress(OSError):
+            try:
                 self._answer(sock)
+            except OSError:  # it did not wait for the whole answer
+                sock.close()
 
     def _answer(self, sock: socket.socket) -> None:
         request = b""

@@ -42,22 +42,29 @@ async def test_a_sandbox_without_a_process_is_known_by_its_containers(
         assert (told["version"], told["protocol"], told["events"]) == ("1.28.2", "CRI v1", False)
 
 
-@pytest.mark.parametrize(
-    "info",
-    [None, "", "no json", "[]", '{"pid": "7", "runtimeSpec": null}', '{"pid": -1}', "[" * 5000],
+STRANGE = (
+    None,
+    "",
+    "no json",
+    "[]",
+    '{"pid": "7", "runtimeSpec": null}',
+    '{"pid": -1}',
+    "[" * 5000,
 )
-async def test_what_verbose_adds_may_be_anything(
-    crio: FakeCri, start: Start, info: str | None
-) -> None:
+
+
+async def test_what_verbose_adds_may_be_anything(crio: FakeCri, start: Start) -> None:
     """Identity comes without it; the namespace is not known then, and that is said."""
-    crio.add(POD, "plain", info=info)
-    crio.contain(POD, MAIN, info=info)
+    for n, info in enumerate(STRANGE):
+        crio.add(f"{n}a" * 32, f"plain{n}", info=info)
+        crio.contain(f"{n}a" * 32, f"{n}b" * 32, info=info)
     async with connected(start(crio.path)) as client:
-        found = await sandbox(client, "plain")
-        assert (found.inode, found.pid, found.containers[0].pid) == (0, 0, 0)
-        by_id = await client.find(MAIN[:12])
-        assert by_id is not None
-        assert by_id.pod == "plain"
+        for n in range(len(STRANGE)):
+            found = await sandbox(client, f"plain{n}")
+            assert (found.inode, found.pid, found.containers[0].pid) == (0, 0, 0)
+            by_id = await client.find((f"{n}b" * 32)[:12])
+            assert by_id is not None
+            assert by_id.pod == f"plain{n}"
 
 
 async def test_containerd_2_names_the_namespace_elsewhere(crio: FakeCri, start: Start) -> None:
