@@ -117,7 +117,11 @@ def start(
     pod_name = f"ts-{network.prefix}-pod"
     made = machine(
         rules=[rules(tmp_path)],
-        recorder={"include": [f"ts-{network.prefix}-*"], "per_target": "64MB"},
+        recorder={
+            "include": [f"ts-{network.prefix}-*"],
+            "per_target": "64MB",
+            "flow_cut": 0,  # what is compared is every byte
+        },
         targets={"static": [{"netns": pod_name, **POD}]},
     )
     return made, network.namespace("pod"), network.namespace("far")
