@@ -21,21 +21,21 @@ from tripshark.cli.common import (
     printable,
     settings_of,
 )
-from tripshark.errors import BadInput, NotFound, TripsharkError
+from tripshark.errors import BadInput, NotFound, Refused, TripsharkError
 from tripshark.formats import bpf, pcapng
 from tripshark.formats.packets import Packets, concat
 from tripshark.formats.ring import Seam, decode, linktype
 from tripshark.formats.wire import Chunk, Frozen, RingCopy
+from tripshark.model.recording import HEADERS_BYTES, Mode
 from tripshark.model.target import Target
 from tripshark.ports import Query
 from tripshark.programs.clock import SystemClock
-from tripshark.programs.parts import residents
+from tripshark.programs.here import local_targets
 from tripshark.programs.reading import reading
 from tripshark.recorder.client import RecorderClient
 from tripshark.respond.names import names
 from tripshark.respond.rows import alert_fields
 from tripshark.settings import Settings
-from tripshark.targets.local import LocalTargets
 
 FOREVER_NS = 1 << 62
 SECOND = 1_000_000_000
@@ -83,12 +83,12 @@ def live(
 
 
 async def _live(settings: Settings, name: str, filter: str, since_ns: int, until_ns: int) -> None:
-    client = RecorderClient(str(settings.recorder_socket))
-    try:
-        targets = LocalTargets(client, residents(settings), SystemClock(), node="")
+    with local_targets(settings) as (client, targets):
         resolution = await targets.find(name)
         if resolution.target is None:
             raise NotFound(resolution.reason, hint=resolution.hint)
+        if resolution.target.mode == Mode.OFF:
+            raise Refused(f"{resolution.target.title} is not recorded", hint="the policy says so")
         frozen = (await client.freeze([resolution.target.key]))[0]
         stream = _Stream(resolution.target, await targets.all(), filter, since_ns)
         stream.begin(frozen)
@@ -103,8 +103,6 @@ async def _live(settings: Settings, name: str, filter: str, since_ns: int, until
                 if _reader_left():
                     break
         err.print("[dim]ended[/]")
-    finally:
-        client.close()
 
 
 async def _chunks(client: RecorderClient, frozen: Frozen, until_ns: int) -> AsyncGenerator[Chunk]:
@@ -220,6 +218,8 @@ class _Stream:
             )
             fresh.append(packets.take(wanted))
         packets = concat(fresh).sorted_by_time()
+        if self._target.mode == Mode.HEADERS:  # also of what was recorded before that was known
+            packets = packets.cut(HEADERS_BYTES)
         if len(packets):
             self._out.write(pcapng.packets(packets))
         self._out.flush()

@@ -41,7 +41,7 @@ from tripshark.model.target import (
 )
 from tripshark.programs import parts
 from tripshark.programs.clock import SystemClock
-from tripshark.recorder.client import RecorderClient
+from tripshark.programs.here import local_targets
 from tripshark.settings import Settings
 from tripshark.targets.local import LocalTargets
 
@@ -165,10 +165,9 @@ def test(
 
 async def _resolve(settings: Settings, alert: Alert) -> Resolution:
     """From the running recorder; without one, from the static map as if it were recorded."""
-    client = RecorderClient(str(settings.recorder_socket))
     try:
-        targets = LocalTargets(client, parts.residents(settings), SystemClock(), node="")
-        return await targets.resolve(alert)
+        with local_targets(settings) as (_, targets):
+            return await targets.resolve(alert)
     except Transient:
         supposed = LocalTargets(
             _Supposed(settings), parts.residents(settings), SystemClock(), node=""
@@ -179,8 +178,6 @@ async def _resolve(settings: Settings, alert: Alert) -> Resolution:
             reason=f"{answer.reason} (no recorder is running: taken from targets.static)",
             hint=answer.hint,
         )
-    finally:
-        client.close()
 
 
 def _elsewhere(settings: Settings, alert: Alert) -> Resolution:

@@ -22,10 +22,8 @@ from tripshark.cli.common import (
 from tripshark.cli.table import Column
 from tripshark.model.target import RingState, Target
 from tripshark.programs.clock import SystemClock
-from tripshark.programs.parts import residents
-from tripshark.recorder.client import RecorderClient
+from tripshark.programs.here import local_targets
 from tripshark.settings import Settings
-from tripshark.targets.local import LocalTargets
 
 
 @command
@@ -103,8 +101,5 @@ def as_line(target: Target, now_ns: int) -> dict[str, object]:
 
 
 async def _targets(settings: Settings) -> tuple[Target, ...]:
-    client = RecorderClient(str(settings.recorder_socket))
-    try:
-        return await LocalTargets(client, residents(settings), SystemClock(), node="").all()
-    finally:
-        client.close()
+    with local_targets(settings) as (_, targets):
+        return await targets.all()

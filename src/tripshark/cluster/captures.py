@@ -241,10 +241,13 @@ class _Admission(Admission):
         return self._lanes.setdefault(namespace, asyncio.Semaphore(_LANES))
 
 
+_OBJECT = msgspec.json.Decoder(dict)
+
+
 def _decode(body: bytes) -> Resource:
     """What the mirror keeps. Of what is finished the alert is not needed any more."""
     try:
-        told = msgspec.json.decode(body, type=dict)
+        told = _OBJECT.decode(body)
     except (msgspec.MsgspecError, RecursionError) as problem:
         raise BadInput(f"not JSON: {problem}") from problem
     resource = read(told)

@@ -15,11 +15,10 @@ from tripshark.errors import TripsharkError
 from tripshark.formats import bpf
 from tripshark.programs import accounts, examination_cluster, examination_pod, parts
 from tripshark.programs.check import Check
-from tripshark.programs.clock import SystemClock, clock_facts, clock_source
+from tripshark.programs.clock import clock_facts, clock_source
+from tripshark.programs.here import local_targets
 from tripshark.programs.service import Service
-from tripshark.recorder.client import RecorderClient
 from tripshark.settings import Settings
-from tripshark.targets.local import LocalTargets
 
 SYS_LANDLOCK_CREATE_RULESET = 444  # the same number on every architecture
 
@@ -174,16 +173,12 @@ def _people(settings: Settings) -> Iterator[Check]:
 
 
 async def _recorder(settings: Settings) -> list[Check]:
-    client = RecorderClient(str(settings.recorder_socket))
     try:
-        targets = await LocalTargets(
-            client, parts.residents(settings), SystemClock(), node=""
-        ).all()
-        stats = await client.stats()
+        with local_targets(settings) as (client, known):
+            targets = await known.all()
+            stats = await client.stats()
     except TripsharkError as problem:
         return [Check("recorder", "bad", problem.message, problem.hint or "start `tripshark run`")]
-    finally:
-        client.close()
     alive = [target for target in targets if target.alive]
     drops = sum(ring.drops for target in alive for ring in target.rings)
     checks = [
