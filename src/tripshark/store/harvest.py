@@ -7,6 +7,7 @@ are listed whole the more seldom the older they are. A listing of a whole day al
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hashlib
@@ -27,6 +28,7 @@ from tripshark.store.vault import MANIFEST
 
 MAX_ALERTS = 1000  # of one part
 _HOUR = 3600.0
+_AT_ONCE = 8  # manifests being read
 _OVERLAP = 3600.0  # seconds; clocks of nodes differ, and a capture lasts
 
 
@@ -139,10 +141,14 @@ class Harvest:
                     continue  # nothing of ours
                 if name == MANIFEST:
                     found[place] = each.size
+        fresh = [
+            (place, size)
+            for place, size in sorted(found.items())
+            if place not in known and self._refused.get(place) != size
+        ]
         taken = 0
-        for place, size in sorted(found.items()):
-            if place not in known and self._refused.get(place) != size:
-                taken += await self._take(place, size, known)
+        for start in range(0, len(fresh), _AT_ONCE):
+            taken += await self._take(fresh[start : start + _AT_ONCE], known)
         if whole and (gone := [place for place in known if place not in found]):
             await self._gone(gone, known)
         return taken
@@ -154,24 +160,40 @@ class Harvest:
         )
         return f"{prefix}/{then:%Y%m%dt%H%M%S}"
 
-    async def _take(self, place: Place, size: int, known: dict[Place, str]) -> int:
-        try:
-            part, alerts = await self._read(place)
-        except NotFound:
-            return 0  # removed meanwhile
-        except (BadInput, NotVerified) as error:
-            self._refused[place] = size
-            self.state.unreadable += 1
-            self._tell("unreadable", {"where": place.folder, "why": str(error)})
-            return 0
+    async def _take(self, fresh: Sequence[tuple[Place, int]], known: dict[Place, str]) -> int:
+        """Read some parts at once, and put them into the catalogue one after the other."""
+        answers = await asyncio.gather(*(self._tried(place) for place, _ in fresh))
+        taken, stop = 0, None
+        for (place, size), answer in zip(fresh, answers, strict=True):
+            match answer:
+                case NotFound():  # removed meanwhile
+                    continue
+                case BadInput() | NotVerified():
+                    self._refused[place] = size
+                    self.state.unreadable += 1
+                    self._tell("unreadable", {"where": place.folder, "why": str(answer)})
+                case TripsharkError():
+                    stop = answer
+                case part, alerts:
+                    taken += await self._put(part, alerts, known)
+        if stop is not None:
+            raise stop
+        return taken
+
+    async def _put(self, part: Part, alerts: Sequence[AlertRow], known: dict[Place, str]) -> int:
         new, odd = await self._fleet.put(part, alerts, now_ns=self._clock.now_ns())
-        known[place] = part.manifest_sha256
+        known[part.place] = part.manifest_sha256
         if odd:
             self.state.odd += 1
-            self._tell("odd", {"where": place.folder, "why": odd})
-        if new:
-            self.state.imported += 1
+            self._tell("odd", {"where": part.place.folder, "why": odd})
+        self.state.imported += new
         return int(new)
+
+    async def _tried(self, place: Place) -> tuple[Part, Sequence[AlertRow]] | TripsharkError:
+        try:
+            return await self._read(place)
+        except TripsharkError as error:
+            return error
 
     async def _read(self, place: Place) -> tuple[Part, Sequence[AlertRow]]:
         content = await self._objects.read(place.key(MANIFEST), most=MAX_MANIFEST_BYTES)
