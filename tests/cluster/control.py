@@ -87,6 +87,7 @@ class Plane:
         self.kubeconfig = config
         self.content: Json = yaml.safe_load(config.read_text())
         self._users: dict[tuple[str, ...], Path] = {}
+        self._known: tuple[Login, ssl.SSLContext | None] | None = None
 
     # ---------------------------------------------------------------- who
 
@@ -151,8 +152,7 @@ class Plane:
         self, method: str, path: str, body: object = None, kind: str = "application/json"
     ) -> Json:
         """Raises `Answer`; retried for a while when the server is away or asks for patience."""
-        login = self.login()
-        context = login.trust.context() if login.trust else None
+        login, context = self._admin()
         headers = {
             "Accept": "application/json",
             "Content-Type": kind,
@@ -181,6 +181,13 @@ class Plane:
                 if time.monotonic() > deadline:
                     raise
             time.sleep(0.1)
+
+    def _admin(self) -> tuple[Login, ssl.SSLContext | None]:
+        """Read once: making a context takes longer than many a request."""
+        if self._known is None:
+            login = self.login()
+            self._known = login, login.trust.context() if login.trust else None
+        return self._known
 
     @staticmethod
     def _authorization(login: Login) -> dict[str, str]:

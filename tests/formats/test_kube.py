@@ -239,6 +239,7 @@ def test_a_workload_says_which_pods_are_its_own() -> None:
     assert kube.workload(body({"metadata": {}})) == Workload()
     assert kube.workload(body({"metadata": {}, "spec": {"selector": {}}})) == Workload()
     assert kube.owner(body(made)) == Owner(kind="CronJob", name="c", uid="u")
+    assert str(kube.owner(body(made))) == "CronJob/c"
 
 
 def test_a_deployment_can_be_told_by_its_replica_sets_name() -> None:

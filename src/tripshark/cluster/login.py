@@ -186,14 +186,15 @@ class Trust:
 
     def context(self) -> ssl.SSLContext:
         """Raises `BadInput` when a file cannot be used."""
-        context = ssl.create_default_context()
+        if self.authority is None or self.insecure:
+            context = ssl.create_default_context()
+        else:  # this one, and not the system's
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         # authorities made by kubeadm, k3s and others lack extensions that RFC 5280 wants
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         if self.insecure:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
-        elif self.authority is not None:  # this one, and not the system's
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         self.load(context)
         return context
