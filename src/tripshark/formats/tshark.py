@@ -62,6 +62,10 @@ _FIELDS: Final = (
 ARGUMENTS: Final = (
     "-n",  # no names
     "-Q",  # only real errors on stderr
+    *(
+        "-o",
+        "http.desegment_body:FALSE",
+    ),  # a request is one, also if not all of its body was recorded
     "-T",
     "ek",
     *(word for name in _FIELDS for word in ("-e", name)),
