@@ -90,6 +90,11 @@ class Captures:
             self._tasks.create_task(self.outbox.run())
             await self._sweep()
 
+    @property
+    def refused(self) -> int:
+        """Requests of others that came more often than this node takes them up."""
+        return self._admission.refused
+
     def state(self) -> Mapping[str, object]:
         """For those who watch us."""
         return {

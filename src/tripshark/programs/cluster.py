@@ -96,6 +96,13 @@ class Cluster:
         )
         return cls(api=api, metadata=metadata, stirred=stirred)
 
+    @property
+    def is_heard(self) -> bool:
+        """Every mirror is complete and the last word of the API server is not old."""
+        mirrors = self.metadata.state()["mirrors"]
+        states = list(mirrors.values()) if isinstance(mirrors, dict) else []
+        return bool(states) and all(each["synced"] and not each["problem"] for each in states)
+
     def told(self, _incident: Incident) -> None:
         """An incident ended."""
         if self.local is not None:

@@ -67,7 +67,7 @@ from tripshark.store.outbox import Outbox
 from tripshark.store.vault import FolderVault
 from tripshark.targets.local import LocalTargets
 from tripshark.web.app import App
-from tripshark.web.metrics import Metrics
+from tripshark.web.metrics import Metrics, Surroundings
 from tripshark.web.parts import JournalState, Parts, disk_check, journal_check, recorder_check
 from tripshark.web.serve import Tls, bind, bind_here, serving
 
@@ -309,6 +309,7 @@ class Node:
             )
 
         api = Parts(
+            around=lambda: _around(scout, cluster),
             clock=clock,
             catalogue=catalogue,
             targets=targets,
@@ -441,6 +442,35 @@ async def _follow_pods(scout: ScoutClient, targets: LocalTargets) -> None:
         except TripsharkError as away:  # told by /readyz and the metrics
             log.debug("pods are not followed", problem=str(away))
             await asyncio.sleep(1)
+
+
+async def _around(scout: ScoutClient | None, cluster: Cluster | None) -> Surroundings:
+    """How well the runtimes and the Kubernetes API are heard, for the metrics."""
+    runtimes, sandboxes = None, 0
+    if scout is not None:
+        runtimes = 0
+        with contextlib.suppress(TripsharkError):
+            told = await scout.state()
+            known, count = told.get("runtimes"), told.get("sandboxes")
+            runtimes = (
+                sum(each.get("state") == "followed" for each in known)
+                if isinstance(known, list)
+                else 0
+            )
+            sandboxes = count if isinstance(count, int) else 0
+    if cluster is None:
+        return Surroundings(runtimes=runtimes, sandboxes=sandboxes)
+    asks = cluster.captures.outbox if cluster.captures is not None else None
+    return Surroundings(
+        runtimes=runtimes,
+        sandboxes=sandboxes,
+        kubernetes_up=cluster.is_heard,
+        kubernetes_failures=cluster.api.failures,
+        asks_waiting=asks.waiting if asks else 0,
+        asks_sent=asks.sent if asks else 0,
+        asks_dropped=asks.dropped if asks else 0,
+        asked_too_often=cluster.captures.refused if cluster.captures else 0,
+    )
 
 
 async def _follow_cluster(

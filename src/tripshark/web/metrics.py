@@ -12,6 +12,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 
 from tripshark.model.evidence import Word
 from tripshark.model.plan import Reason
+from tripshark.model.recording import Mode
 from tripshark.model.target import Target
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -66,6 +67,20 @@ class HarvestView(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What a node learns from others, and how well. None: it does not ask."""
+
+    runtimes: int | None = None  # container runtimes that answer; 0 also when the scout is away
+    sandboxes: int = 0  # pods and containers that they tell of
+    kubernetes_up: bool | None = None  # everything that is mirrored was heard of lately
+    kubernetes_failures: int = 0
+    asks_waiting: int = 0  # for the API server
+    asks_sent: int = 0
+    asks_dropped: int = 0
+    asked_too_often: int = 0  # requests of others that this node would not take up
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Now:
     """What is asked for at each scrape."""
 
@@ -82,6 +97,7 @@ class Now:
     now_ns: int = 0
     outbox: OutboxView | None = None
     harvest: HarvestView | None = None
+    around: Surroundings | None = None
 
 
 class Metrics:
@@ -185,10 +201,49 @@ class Metrics:
             "Matches that Falco counted beyond the alerts that came.",
             now.falco_unheard,
         )
+        if now.around is not None:
+            yield from _around(now.around)
         if now.outbox is not None:
             yield from _outbox(now.outbox, now.now_ns)
         if now.harvest is not None:
             yield from _harvest(now.harvest)
+
+
+def _around(around: Surroundings) -> Iterable[Metric]:
+    if around.runtimes is not None:
+        yield _gauge("tripshark_runtimes_up", "Container runtimes that answer.", around.runtimes)
+        yield _gauge(
+            "tripshark_sandboxes", "Pods and containers that runtimes tell of.", around.sandboxes
+        )
+    if around.kubernetes_up is not None:
+        yield _gauge(
+            "tripshark_kubernetes_up",
+            "What is mirrored of the Kubernetes API was heard of lately.",
+            around.kubernetes_up,
+        )
+        yield _counter(
+            "tripshark_kubernetes_failures",
+            "Requests to the Kubernetes API that did not work.",
+            around.kubernetes_failures,
+        )
+        yield _gauge(
+            "tripshark_fleet_asks_waiting",
+            "Captures asked of other nodes that the API server does not have yet.",
+            around.asks_waiting,
+        )
+        yield _counter(
+            "tripshark_fleet_asks_sent", "Captures asked of other nodes.", around.asks_sent
+        )
+        yield _counter(
+            "tripshark_fleet_asks_dropped",
+            "Captures that could not be asked of other nodes, for good.",
+            around.asks_dropped,
+        )
+        yield _counter(
+            "tripshark_fleet_refused",
+            "Captures that others asked for more often than this node takes them up.",
+            around.asked_too_often,
+        )
 
 
 def _outbox(outbox: OutboxView, now_ns: int) -> Iterable[Metric]:
@@ -255,6 +310,19 @@ class _RingTotals:
         yield _gauge("tripshark_rings", "Rings being filled.", sum(ring.live for ring in rings))
         alive = sum(target.alive for target in targets)
         yield _gauge("tripshark_targets", "Targets alive.", alive)
+        modes = GaugeMetricFamily(
+            "tripshark_targets_recorded",
+            "Targets alive, by what is recorded of them.",
+            labels=("mode",),
+        )
+        for mode in Mode:
+            modes.add_metric((mode.value,), sum(t.alive and t.mode == mode.value for t in targets))
+        yield modes
+        yield _gauge(
+            "tripshark_targets_limited",
+            "Targets alive of which less is recorded than is wanted, for lack of memory or rights.",
+            sum(t.alive and bool(t.note) and t.mode != Mode.OFF.value for t in targets),
+        )
         yield _gauge(
             "tripshark_tombstones",
             "Dead targets whose history is kept.",

@@ -13,7 +13,7 @@ from tripshark.model.evidence import IncidentId, SealedFile
 from tripshark.model.part import Part
 from tripshark.ports import Captures, Catalogue, Clock, Recorder, Targets, Vault
 from tripshark.web.access import Access
-from tripshark.web.metrics import HarvestView, Metrics, OutboxView
+from tripshark.web.metrics import HarvestView, Metrics, OutboxView, Surroundings
 
 
 class Gate(Protocol):
@@ -138,6 +138,7 @@ class Parts:
     scratch: Path | None = None  # where converted files live for the length of an answer
     hosts: frozenset[str] = field(default_factory=frozenset)  # names by which we may be called
     metrics_open: bool = True
+    around: Callable[[], Awaitable[Surroundings]] | None = None  # what a node learns from others
     access: Access | None = None  # Kubernetes rights decide, and the gate is not asked
     shelf: Shelf | None = None  # None: the vault's own folders
     parts_of: Callable[[IncidentId], Awaitable[Sequence[Part]]] | None = None  # of a fleet
