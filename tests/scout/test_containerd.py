@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.containers.cri import CriError
 from tests.containers.runtime import Containerd, start_containerd, why_not
 from tests.scout.conftest import Process, connected, runtime, sandbox, until
 from tripshark.errors import BadInput, Transient
@@ -111,7 +112,15 @@ async def test_the_runtime_is_asked_afresh_for_an_id_that_is_not_known_yet(
         found = await client.find(pod.container_ids[0][:12])
         assert found is not None
         assert (found.pod, found.inode) == ("brief", pod.inode)
-        clean.call("RemoveContainer", _id(pod.container_ids[0]))
+
+        async def removed() -> bool:
+            try:
+                await asyncio.to_thread(clean.call, "RemoveContainer", _id(pod.container_ids[0]))
+            except CriError:  # it has not noticed the end yet
+                return False
+            return True
+
+        await until(removed)
 
         async def kept() -> Sandbox | None:
             again = await client.find(pod.container_ids[0][:12])
