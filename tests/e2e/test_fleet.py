@@ -207,6 +207,19 @@ def test_an_alert_at_the_wrong_node_is_captured_at_the_right_one(fleet: Fleet) -
     assert (part["node"], part["uid"]) == ("node-1", fleet.uids[1])
     assert part["incident"] == incident["id"]
     assert part["packets"] == incident["packets"]
+    told = wait(
+        lambda: [
+            each
+            for each in fleet.plane.call("GET", f"/api/v1/namespaces/{fleet.namespace}/events")[
+                "items"
+            ]
+            if each["involvedObject"]["uid"] == fleet.uids[1] and "Lost alert" in each["message"]
+        ],
+        "the event of the pod",
+        seconds=60,
+    )
+    assert told[0]["reason"] == "PacketsCaptured"
+    assert str(incident["id"]) in told[0]["message"]
     refusals = fleet.nodes[0].get("/v1/refusals")["refusals"]
     assert any("node-1" in str(each) and "elsewhere" in str(each) for each in refusals)  # type: ignore[union-attr]
     assert not [e for e in fleet.nodes[0].incidents() if e["falco_rule"] == "Lost alert"]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Never
 
 import structlog
 
@@ -16,14 +18,15 @@ from tripshark.cluster.access import Access
 from tripshark.cluster.api import KubeApi
 from tripshark.cluster.captures import Captures
 from tripshark.cluster.captures_asks import FolderAsks
+from tripshark.cluster.events import Events
 from tripshark.cluster.metadata import Metadata, note_in
-from tripshark.errors import BadInput, NotFound, Permanent, Refused, Transient
+from tripshark.errors import BadInput, NotFound, Permanent, Refused, Transient, TripsharkError
 from tripshark.model.addresses import AddressBook
 from tripshark.model.evidence import IncidentId
 from tripshark.model.fleet import Aim, Aimed, FleetRequest, PartKey, PartReport, Stage
 from tripshark.model.incident import Incident, State
 from tripshark.model.pod import PodFacts
-from tripshark.model.target import Target, TargetKind
+from tripshark.model.target import Identity, Target, TargetKey, TargetKind
 from tripshark.ports import Clock
 from tripshark.respond.orders import VIA, Order
 from tripshark.respond.runner import Runner
@@ -33,6 +36,7 @@ from tripshark.targets.local import LocalTargets
 
 log = structlog.get_logger("tripshark.cluster")
 
+MAX_ENDED = 256  # incidents that wait to be told
 HOST_UID = "host"  # under which a node reports itself
 
 _STAGES = {
@@ -87,6 +91,11 @@ class Cluster:
     stirred: asyncio.Event = field(default_factory=asyncio.Event)  # pods of this node changed
     captures: Captures | None = None
     local: Local | None = None
+    events: Events | None = None
+    who: Callable[[TargetKey], Awaitable[Identity | None]] | None = (
+        None  # whom an incident is about
+    )
+    ended: asyncio.Queue[Incident] = field(default_factory=lambda: asyncio.Queue(MAX_ENDED))
 
     @classmethod
     def of(cls, api: KubeApi, clock: Clock, book: AddressBook, *, node: str) -> Cluster:
@@ -103,16 +112,47 @@ class Cluster:
         states = list(mirrors.values()) if isinstance(mirrors, dict) else []
         return bool(states) and all(each["synced"] and not each["problem"] for each in states)
 
-    def told(self, _incident: Incident) -> None:
+    def told(self, incident: Incident) -> None:
         """An incident ended."""
         if self.local is not None:
             self.local.stir()
+        if self.events is not None and incident.pod and not self.ended.full():
+            self.ended.put_nowait(
+                incident
+            )  # telling is a courtesy: of a storm the rest goes untold
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.metadata.run())
             if self.captures is not None:
                 tasks.create_task(self.captures.run())
+            if self.events is not None:
+                tasks.create_task(self._tell(self.events))
+
+    async def _tell(self, events: Events) -> Never:
+        """Each incident as an event of its pod, where `kubectl describe pod` shows it."""
+        while True:
+            incident = await self.ended.get()
+            with contextlib.suppress(TripsharkError):
+                identity = await self.who(incident.target) if self.who is not None else None
+                if identity is None or not identity.uid:
+                    continue
+                pod = PodFacts(
+                    namespace=identity.namespace,
+                    name=identity.pod,
+                    uid=identity.uid,
+                    node=identity.node,
+                )
+                await events.tell(pod, *_event_of(incident), warning=True)
+
+
+def _event_of(incident: Incident) -> tuple[str, str]:
+    """Reason and message of an incident's event."""
+    about = f"Falco: {incident.falco_rule} ({incident.priority})"
+    if incident.state is State.FAILED:
+        return "PacketsLost", f"{about}; no evidence could be written: {incident.problem}"
+    sealed = f"{incident.packets} packets are sealed as incident {incident.id}"
+    return "PacketsCaptured", f"{about}; {sealed} ({incident.word.value})"
 
 
 class Local:
@@ -261,6 +301,11 @@ def location_of(settings: Settings, node: str) -> Callable[[Incident], str]:
         return f"{node}:{incident.folder}"
 
     return location
+
+
+def events_of(cluster: Cluster, settings: Settings, *, clock: Clock, node: str) -> Events | None:
+    """What tells of incidents in the cluster, where that is wanted."""
+    return Events(cluster.api, clock, node=node) if settings.kubernetes.events else None
 
 
 def captures_of(

@@ -45,10 +45,19 @@ from tripshark.model.evidence import IncidentId
 from tripshark.model.incident import Incident, State
 from tripshark.model.part import node_of
 from tripshark.model.rule import RuleSet
+from tripshark.model.target import Identity, TargetKey
 from tripshark.programs import parts
 from tripshark.programs.classic import to_pcap
 from tripshark.programs.clock import SystemClock, clock_facts, clock_source
-from tripshark.programs.cluster import Cluster, Local, access_of, api_of, captures_of, location_of
+from tripshark.programs.cluster import (
+    Cluster,
+    Local,
+    access_of,
+    api_of,
+    captures_of,
+    events_of,
+    location_of,
+)
 from tripshark.programs.logs import log_to_stderr
 from tripshark.programs.privilege import give_up
 from tripshark.programs.reach import keep_reach
@@ -236,6 +245,14 @@ class Node:
             both_ends=settings.capture.both_ends,
             fleet=cluster is not None and settings.kubernetes.captures,
         )
+        if cluster is not None:
+            cluster.events = events_of(cluster, settings, clock=clock, node=node)
+
+            async def who(key: TargetKey) -> Identity | None:
+                found = (each for each in await targets.all() if each.key == key)
+                return next((each.identity for each in found), None)
+
+            cluster.who = who
         if cluster is not None and settings.kubernetes.captures:
             first = journal.state().last_seq
             cluster.local = Local(
