@@ -129,7 +129,6 @@ class Containerd:
         self.subnet = f"10.213.{slot}.0/24"
         self.pid = 0
         self._child: subprocess.Popen[bytes] | None = None
-        self._cgroups: set[str] = set()
 
     # ---- pods ------------------------------------------------------------------------------------------------
 
@@ -188,8 +187,8 @@ class Containerd:
         }
         logs = self.folder / "logs" / f"{namespace}_{name}_{uid}"
         logs.mkdir(parents=True, exist_ok=True)
-        cgroup = f"/kubepods/besteffort/pod{uid}"  # what a kubelet with the cgroupfs driver passes
-        self._cgroups.add(cgroup)
+        # not below kubepods: a kubelet on this machine would end what it does not know there
+        cgroup = f"/ts-pods{self.slot}/pod{uid}"
         options = message(f1=2 if host_network else 0, f2=1, f3=0)
         config = message(
             f1=message(f1=name, f2=uid, f3=namespace, f4=0),
@@ -336,14 +335,13 @@ class Containerd:
         self.kill()
         subprocess.run(["ip", "link", "del", self.bridge], capture_output=True, check=False)
         self._unmount()
-        for cgroup in self._cgroups:
-            for path in [*glob.glob(f"/sys/fs/cgroup/*{cgroup}"), f"/sys/fs/cgroup{cgroup}"]:
+        for path in [
+            *glob.glob(f"/sys/fs/cgroup/*/ts-pods{self.slot}"),
+            f"/sys/fs/cgroup/ts-pods{self.slot}",
+        ]:
+            for each, _, _ in os.walk(path, topdown=False):
                 with contextlib.suppress(OSError):
-                    os.rmdir(path)
-        for name in ("kubepods/besteffort", "kubepods"):  # others may use them: only when empty
-            for path in [*glob.glob(f"/sys/fs/cgroup/*/{name}"), f"/sys/fs/cgroup/{name}"]:
-                with contextlib.suppress(OSError):
-                    os.rmdir(path)
+                    os.rmdir(each)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _unmount(self) -> None:
