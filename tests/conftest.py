@@ -6,11 +6,13 @@ import os
 
 from hypothesis import HealthCheck, settings
 
+from tests.cluster.control import real_api
 from tests.containers.runtime import containerd
 from tests.store.postgres import postgres
 from tests.store.swift import s3
 
-__all__ = ["containerd", "postgres", "s3"]  # fixtures of all tests: each server is started once
+# fixtures of all tests: imported here alone, each server is started once
+__all__ = ["containerd", "postgres", "real_api", "s3"]
 
 # no deadline: the machine may be busy with other things, which is no fault of the code
 settings.register_profile(

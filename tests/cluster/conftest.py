@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from tests.cluster.control import Plane, real_api
+from tests.cluster.control import Plane
 from tests.cluster.fake import FakeApi
 from tests.cluster.node import real_node
 from tripshark.cluster.api import KubeApi
 
-__all__ = ["real_api", "real_node"]
+__all__ = ["real_node"]
 
 
 @pytest.fixture

@@ -19,11 +19,9 @@ skipped. Programs come from $KUBE_BIN (default /tmp/kube-bin) and etcd from Debi
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import shutil
-import signal
 import socket
 import ssl
 import subprocess
@@ -47,13 +45,13 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from tests.processes import killed_with_us
 from tripshark.cluster.login import Login, kubeconfig
 
 Json = dict[str, Any]
 
 # not TRIPSHARK_…: those are the settings of the product, which knows no other
 BIN = Path(os.environ.get("KUBE_BIN", "/tmp/kube-bin"))
-_LIBC = ctypes.CDLL(None, use_errno=True)
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
 _PLURALS = {"NetworkPolicy": "networkpolicies", "Endpoints": "endpoints"}
@@ -488,7 +486,7 @@ class ControlPlane(Plane):
                     stderr=log,
                     cwd=self.folder,
                     start_new_session=True,
-                    preexec_fn=die_with_us,
+                    preexec_fn=killed_with_us,
                 )
 
         return self._starter.submit(start).result()
@@ -559,11 +557,6 @@ def _dated(builder: x509.CertificateBuilder) -> x509.CertificateBuilder:
 
 def _pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
-
-
-def die_with_us() -> None:
-    """A test run that is killed leaves no server behind."""
-    _LIBC.prctl(1, signal.SIGKILL, 0, 0, 0)
 
 
 def _free_ports(count: int) -> list[int]:

@@ -1,6 +1,6 @@
 """A whole Kubernetes on this machine for tests: control plane, scheduler, controllers, and a kubelet with real pods.
 
-`real_node` (fixture, one for the session, ~15 s, only where a test asks for it) gives a `RealNode`:
+`real_node` (fixture, one for a module of tests, ~15 s: it costs a tenth of a processor as long as it is there) gives a `RealNode`:
 
     real_node.plane                    # its API server (tests.cluster.control.Plane), not the one of `real_api`
     real_node.name                     # the node's name, "node1"
@@ -31,11 +31,12 @@ from typing import Any, TypeVar
 import pytest
 import yaml
 
-from tests.cluster.control import BIN, Answer, ControlPlane, Json, control_plane, die_with_us
+from tests.cluster.control import BIN, Answer, ControlPlane, Json, control_plane
 from tests.cluster.control import why_not as no_control_plane
 from tests.containers.image import PAUSE, WORK
 from tests.containers.runtime import FOREVER, Containerd, start_containerd
 from tests.containers.runtime import why_not as no_containers
+from tests.processes import killed_with_us
 
 T = TypeVar("T")
 
@@ -258,7 +259,7 @@ class RealNode:
                     stderr=log,
                     cwd=self.folder,
                     start_new_session=True,
-                    preexec_fn=die_with_us,
+                    preexec_fn=killed_with_us,
                 )
 
         self._daemons.append(self._starter.submit(start).result())
@@ -302,9 +303,9 @@ def start_node() -> Iterator[RealNode]:
         yield made
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def real_node() -> Iterator[RealNode]:
-    """A whole Kubernetes for the session, see the module's docstring."""
+    """A whole Kubernetes for the module, see the module's docstring."""
     if reason := why_not():
         pytest.skip(reason)
     with start_node() as made:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tests.containers.image import BUSYBOX, PAUSE, WORK, write_images
 from tests.containers.runtime import forwarding_restored, slot
+from tests.processes import ended_with_us
 
 _CONFIG = f"""
 [containers]
@@ -93,6 +94,7 @@ class Podman:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            preexec_fn=ended_with_us,
         )
         deadline = time.monotonic() + 30
         while not os.path.exists(self.socket):

@@ -23,7 +23,6 @@ remove yours with the test all the same: `with containerd.pod(…) as pod:` does
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import glob
 import json
@@ -43,6 +42,7 @@ import pytest
 from tests.containers import cri
 from tests.containers.cri import message
 from tests.containers.image import BUSYBOX, PAUSE, WORK, write_images
+from tests.processes import ended_with_us
 
 FOREVER = ("/bin/sh", "-c", "trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done")
 
@@ -55,7 +55,6 @@ _NEEDED = {
 _LOCKS = Path("/run/lock")
 _FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 _SLOTS = 32
-_LIBC = ctypes.CDLL(None, use_errno=True)
 
 _CONFIG = """
 version = 2
@@ -387,16 +386,13 @@ def _found(package: str) -> str:
 
 
 def _spawn(argv: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
-    def die_with_us() -> None:
-        _LIBC.prctl(1, signal.SIGTERM, 0, 0, 0)
-
     return subprocess.Popen(
         argv,
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
         start_new_session=True,
-        preexec_fn=die_with_us,
+        preexec_fn=ended_with_us,
     )
 
 
@@ -431,12 +427,14 @@ def slot(kind: str) -> Iterator[int]:
     """A number that nobody else on this machine has; the kernel gives it back with the process."""
     _LOCKS.mkdir(parents=True, exist_ok=True)
     for number in range(_SLOTS):
-        with (_LOCKS / f"ts-{kind}-{number}").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+        path = _LOCKS / f"ts-{kind}-{number}"
+        with path.open("w") as lock:
+            if not _locked(lock, fcntl.LOCK_EX) or not _is(lock, path):
                 continue
-            yield number
+            try:
+                yield number
+            finally:
+                path.unlink(missing_ok=True)
             return
     pytest.fail(f"too many of {kind} are running")
 
@@ -458,6 +456,13 @@ def forwarding_restored() -> Iterator[None]:
             saved.seek(0)
             _FORWARDING.write_text(saved.read())
             saved.truncate(0)
+
+
+def _is(file: IO[str], path: Path) -> bool:
+    """Whether the open file is still the one of that name: whoever had it before us deleted it, perhaps just now."""
+    with contextlib.suppress(OSError):
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    return False
 
 
 def _locked(file: IO[str], how: int) -> bool:

@@ -10,10 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.control import Answer, Plane, real_api
+from tests.cluster.control import Answer, Plane
 from tests.deploy.pods import ROOT, documents
-
-__all__ = ["generate", "helm", "real_api"]
 
 
 @pytest.fixture(scope="session")

@@ -17,10 +17,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from tests.processes import ended_with_us
+
 T = TypeVar("T")
 
 
-def wait_for(condition: Callable[[], T], what: str, seconds: float = 20) -> T:
+def wait_for(condition: Callable[[], T], what: str, seconds: float = 60) -> T:
     """The first true answer; fails when none came in time."""
     deadline = time.monotonic() + seconds
     while True:
@@ -146,11 +148,16 @@ class Machine:
             stderr=self.log,
             text=True,
             start_new_session=True,
+            preexec_fn=ended_with_us,
         )
         self.events = queue.Queue()  # of this life alone
         self._reader = threading.Thread(target=self._read, args=(self.process,), daemon=True)
         self._reader.start()
-        self.wait_event("ready", "responder", seconds=40)
+        try:
+            self.wait_event("ready", "responder", seconds=60)
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def _read(self, process: subprocess.Popen[str]) -> None:
@@ -160,7 +167,7 @@ class Machine:
             events.put(json.loads(line))
         events.put({"event": "end"})
 
-    def wait_event(self, event: str, program: str, seconds: float = 20) -> dict[str, object]:
+    def wait_event(self, event: str, program: str, seconds: float = 60) -> dict[str, object]:
         """The next such word of the supervisor."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -216,7 +223,7 @@ class Machine:
     def incidents(self) -> list[dict[str, object]]:
         return list(self.get("/v1/incidents?limit=500")["incidents"])  # type: ignore[call-overload]
 
-    def wait_sealed(self, count: int = 1, seconds: float = 40) -> list[dict[str, object]]:
+    def wait_sealed(self, count: int = 1, seconds: float = 90) -> list[dict[str, object]]:
         """That many incidents, none of them still open."""
 
         def done() -> list[dict[str, object]]:

@@ -14,14 +14,13 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.control import Answer, Plane, real_api
+from tests.cluster.control import Answer, Plane
 from tests.e2e.conftest import requires_root
 from tests.e2e.machine import Machine, Network, evidence_files, falco_event, manifest, tshark
 from tests.e2e.machine import wait_for as wait
 from tests.e2e.traffic import within
 from tripshark.formats.capture_schema import definitions
 
-__all__ = ["real_api"]
 pytestmark = [requires_root, pytest.mark.root]
 
 RULES = """
