@@ -74,7 +74,7 @@ def on_terminal(columns: int, *argv: str) -> str:
             if not piece:
                 break
             shown += piece
-        process.wait(10)
+        process.wait(60)
         return shown.decode()
     finally:
         os.close(ours)

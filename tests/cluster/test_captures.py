@@ -46,7 +46,7 @@ HASTY = Ways(
     denied_s=0.5,
     per_minute=100,
 )
-DEADLINE_S = 40.0
+DEADLINE_S = 60.0
 DECLARED = [each for each in PERMISSIONS if each.feature == "captures"]
 NEEDS = [
     {"apiGroups": [each.group], "resources": [each.resource], "verbs": list(each.verbs)}
@@ -344,7 +344,7 @@ async def test_by_kubectl_to_evidence_and_status(
         )
         made = await asyncio.to_thread(kubectl, defined, "create", "-f", str(file))
         assert made.returncode == 0, made.stderr
-        argv = ("wait", "-n", space, "capture/c1", "--for=condition=Complete", "--timeout=40s")
+        argv = ("wait", "-n", space, "capture/c1", "--for=condition=Complete", "--timeout=60s")
         waited = await asyncio.to_thread(kubectl, defined, *argv)
         assert waited.returncode == 0, waited.stderr
         listed = await asyncio.to_thread(kubectl, defined, "get", "captures", "-n", space)

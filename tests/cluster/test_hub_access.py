@@ -85,7 +85,7 @@ async def test_rights_of_the_cluster_open_and_close_evidence(
                 assert status == 200, answer
                 return [str(each["id"]) for each in answer["incidents"]]  # type: ignore[index,call-overload]
 
-            wait_for(lambda: listed(token) == [mine.id], "the reader's incident", 40)
+            wait_for(lambda: listed(token) == [mine.id], "the reader's incident")
             assert _get(hub, files[0], token)[0] == 200
             status, answer = _get(hub, files[1], token)
             assert status == 403
@@ -94,7 +94,7 @@ async def test_rights_of_the_cluster_open_and_close_evidence(
             assert _get(hub, files[0], stranger)[0] == 403
             assert _get(hub, "/v1/incidents", "nobody's")[0] == 401
             undo()
-            wait_for(lambda: _get(hub, files[0], token)[0] == 403, "the right to be gone", 40)
+            wait_for(lambda: _get(hub, files[0], token)[0] == 403, "the right to be gone")
             assert listed(token) == []
         finally:
             hub.kill()

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 
-async def until(condition: Callable[[], object], what: str, seconds: float = 40) -> None:
+async def until(condition: Callable[[], object], what: str, seconds: float = 60) -> None:
     """Returns once it is true; fails, naming `what`, when it does not become so."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds

@@ -48,7 +48,7 @@ def shop(real_api: Plane) -> Iterator[str]:
     def served() -> bool:
         return bool(real_api.call("GET", "/apis/tripshark.dev/v1alpha1")["resources"])
 
-    wait_for(served, "the custom resources", 30)
+    wait_for(served, "the custom resources")
     with real_api.namespace() as name:
         yield name
 

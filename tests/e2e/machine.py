@@ -194,12 +194,12 @@ class Machine:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
-                self.process.wait(30)
+                self.process.wait(60)
             except subprocess.TimeoutExpired:
                 os.killpg(self.process.pid, signal.SIGKILL)
                 self.process.wait()
                 raise
-        self._reader.join(10)
+        self._reader.join(60)
         if self.process.stdout is not None:
             self.process.stdout.close()
         self.log.close()
@@ -208,7 +208,7 @@ class Machine:
     # ------------------------------------------------------------------------------- asking
 
     def get(self, path: str) -> dict[str, object]:
-        with urllib.request.urlopen(self.url + path, timeout=20) as answer:
+        with urllib.request.urlopen(self.url + path, timeout=60) as answer:
             return dict(json.load(answer))
 
     def post(self, event: Mapping[str, object], path: str = "/") -> dict[str, object]:
@@ -216,7 +216,7 @@ class Machine:
         request = urllib.request.Request(
             self.url + path, data=body, headers={"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             assert answer.status == 202
             return dict(json.load(answer))
 

@@ -85,7 +85,7 @@ def _serving(address: str, resolver: socket.socket, control: socket.socket) -> I
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as nudge:
             nudge.sendto(b"end", (address, 53))
         for each in threads:
-            each.join(10)
+            each.join(60)
 
 
 def _bound(sock: socket.socket, address: str, port: int) -> bool:
@@ -128,7 +128,7 @@ def recorded(tripshark: Machine, pod: Pod) -> dict[str, object]:
                 return dict(each)  # type: ignore[call-overload]
         return None
 
-    return wait_for(found, f"{pod.name} to be recorded by name", seconds=30)
+    return wait_for(found, f"{pod.name} to be recorded by name", seconds=60)
 
 
 def test_a_pod_speaks_with_another_and_with_the_outside(

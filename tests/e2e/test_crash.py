@@ -115,12 +115,12 @@ def test_the_responder_is_killed_fifty_times_under_load(
     for _ in range(KILLS):
         time.sleep(chance.uniform(0.0, 0.7))
         os.kill(tripshark.pids["responder"], signal.SIGKILL)
-        tripshark.wait_event("ready again", "responder", seconds=30)
+        tripshark.wait_event("ready again", "responder", seconds=60)
     time.sleep(0.5)
     for poster in posters:
         poster.done.set()
     for poster in posters:
-        poster.join(20)
+        poster.join(60)
     promised = {alert for poster in posters for alert in poster.promised}
     assert len(promised) > KILLS
     tripshark.wait_sealed(seconds=60)
@@ -184,7 +184,6 @@ def test_the_recorder_is_killed_during_a_capture(
     wait_for(
         lambda: worker_of(tripshark.pids["recorder"]) not in (0, worker),
         "a new recorder",
-        seconds=10,
     )
     (incident,) = tripshark.wait_sealed()
     from tripshark.formats import pcapng

@@ -59,7 +59,7 @@ def test_the_pod_and_its_veth_are_gone_and_the_alert_comes_30_s_later(
         "print(s.getsockname()[1], t, flush=True); s.close()\n",
     )
     port, t0_ns = map(int, client.stdout.readline().split())  # type: ignore[union-attr]
-    client.wait(10)
+    client.wait(60)
     network.delete(pod)
     died = time.monotonic()
     wait_for(
@@ -103,7 +103,7 @@ def test_a_tombstone_expires(machine: Callable[..., Machine], network: Network) 
         pod,
         "import socket\n"
         "socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('10.66.0.2', 9))\n",
-    ).wait(10)
+    ).wait(60)
     network.delete(pod)
     wait_for(
         lambda: (

@@ -203,16 +203,16 @@ def test_where_user_namespaces_are_forbidden_the_demo_says_what_it_needs(
 def test_the_same_user_is_told_what_recording_needs(ordinary: list[str]) -> None:
     """`run` without rights names the capabilities; `doctor` says what is limited; data lies in the user's home."""
     asked = [*ordinary, "-m", "tripshark"]
-    done = subprocess.run([*asked, "run"], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run([*asked, "run"], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert "CAP_NET_RAW" in done.stderr
     seen = subprocess.run(
-        [*asked, "doctor"], capture_output=True, text=True, timeout=30, check=False
+        [*asked, "doctor"], capture_output=True, text=True, timeout=60, check=False
     )
     assert seen.returncode == 1
     assert "namespaces of others cannot be recorded" in seen.stdout
     settings = subprocess.run(
-        [*asked, "settings", "--json"], capture_output=True, text=True, timeout=30, check=False
+        [*asked, "settings", "--json"], capture_output=True, text=True, timeout=60, check=False
     )
     data = next(
         each for each in map(json.loads, settings.stdout.splitlines()) if each["name"] == "data"

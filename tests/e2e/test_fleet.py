@@ -58,7 +58,7 @@ class Fleet:
         def make(address: str, number: int) -> socket.socket:
             made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             made.bind((address, number))
-            made.settimeout(10)
+            made.settimeout(60)
             return made
 
         server = within(self.spaces[1], lambda: make("10.66.0.2", port))

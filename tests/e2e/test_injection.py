@@ -151,7 +151,7 @@ class Attack:
 def keeping(url: str) -> Iterator[Callable[[bytes], tuple[int, bytes]]]:
     """Posts over one connection, as Falco does."""
     parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.netloc, timeout=20)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=60)
 
     def send(body: bytes) -> tuple[int, bytes]:
         connection.request("POST", "/", body, {"Content-Type": "application/json"})
@@ -170,7 +170,7 @@ def post(url: str, body: bytes, **headers: str) -> tuple[int, bytes]:
     }
     request = urllib.request.Request(url, data=body, headers=sent)
     try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return int(answer.status), answer.read()
     except urllib.error.HTTPError as problem:
         with problem:
@@ -178,7 +178,7 @@ def post(url: str, body: bytes, **headers: str) -> tuple[int, bytes]:
 
 
 def fetch(url: str) -> tuple[Mapping[str, str], bytes]:
-    with urllib.request.urlopen(url, timeout=20) as answer:
+    with urllib.request.urlopen(url, timeout=60) as answer:
         return {name.lower(): value for name, value in answer.headers.items()}, answer.read()
 
 

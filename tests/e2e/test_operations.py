@@ -194,7 +194,7 @@ def test_a_file_fills_what_was_missed_and_doubles_nothing(
 
 
 def _text(machine: Machine, path: str) -> str:
-    with urllib.request.urlopen(machine.url + path, timeout=10) as answer:
+    with urllib.request.urlopen(machine.url + path, timeout=60) as answer:
         return str(answer.read().decode())
 
 
@@ -387,7 +387,7 @@ def test_only_who_may_gets_in_and_commands_need_no_credentials_here(
             headers={"Content-Type": "application/json", **headers},
         )
         try:
-            with urllib.request.urlopen(request, timeout=10, context=trusting) as answer:
+            with urllib.request.urlopen(request, timeout=60, context=trusting) as answer:
                 return int(answer.status)
         except urllib.error.HTTPError as problem:
             problem.close()
@@ -435,10 +435,10 @@ def test_falco_with_a_client_certificate_gets_in_and_nobody_else(
         data=json.dumps(falco_event()).encode(),
         headers={"Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=10, context=known) as answer:
+    with urllib.request.urlopen(request, timeout=60, context=known) as answer:
         assert answer.status == 202
     with pytest.raises(OSError, match=r"certificate required|reset|closed|EOF"):
-        urllib.request.urlopen(request, timeout=10, context=stranger).read()
+        urllib.request.urlopen(request, timeout=60, context=stranger).read()
     assert told(tripshark, "capture", "nobody/nowhere").returncode == 3
     assert "service answers" in told(tripshark, "doctor").stdout
 

@@ -232,7 +232,7 @@ def as_process(told: Mapping[str, str], code: str, *arguments: str) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=60,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -105,7 +105,7 @@ def dumpcap(network: Network, where: str, interface: str, path: Path) -> Callabl
 
     def end() -> None:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
     return end
 
@@ -154,7 +154,7 @@ def test_every_number_is_there_once(
     t0_ns = time.time_ns()
     tripshark.post(falco_event(rule="Seam", time_ns=t0_ns))
     (incident,) = tripshark.wait_sealed()
-    sender.wait(30)
+    sender.wait(60)
     end()
     (path,) = evidence_files(incident)
     since_ns, until_ns = t0_ns - 2_000_000_000, t0_ns + 2_000_000_000
@@ -190,7 +190,7 @@ def test_two_interfaces_and_vlan(
     tripshark.post(falco_event(rule="Seam", time_ns=t0_ns))
     (incident,) = tripshark.wait_sealed()
     for sender in senders:
-        sender.wait(30)
+        sender.wait(60)
     for end in ends:
         end()
     (path,) = evidence_files(incident)
@@ -253,7 +253,7 @@ def test_tcp_bulk_with_offload(
         )
     )
     (incident,) = tripshark.wait_sealed()
-    client.wait(30)
+    client.wait(60)
     end()
     (path,) = evidence_files(incident)
     ours, theirs = pcapng.read(path.read_bytes()).packets, pcapng.read(beside.read_bytes()).packets

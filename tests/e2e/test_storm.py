@@ -147,7 +147,7 @@ def test_a_thousand_meanings_at_once_are_each_captured_or_refused(
 def _gauge(tripshark: Machine, name: str) -> int:
     import urllib.request
 
-    with urllib.request.urlopen(tripshark.url + "/metrics", timeout=20) as answer:
+    with urllib.request.urlopen(tripshark.url + "/metrics", timeout=60) as answer:
         for line in answer.read().decode().splitlines():
             if line.startswith(name + " "):
                 return int(float(line.split()[1]))

@@ -84,7 +84,7 @@ class Pod:
         proto: int = 0,
     ) -> socket.socket:
         made = within(where, lambda: socket.socket(family, kind, proto))
-        made.settimeout(5)
+        made.settimeout(60)
         self.sockets.append(made)
         return made
 
@@ -102,7 +102,7 @@ class Pod:
         listening.listen()
         connecting.connect((address, port))
         accepted, _ = listening.accept()
-        accepted.settimeout(5)
+        accepted.settimeout(60)
         time.sleep(0.002)
         t0_ns = time.time_ns()
         time.sleep(max(0.002, at))
@@ -230,7 +230,7 @@ def wait_all_recorded(
                 return False
         return True
 
-    wait_for(ready, "every pod to be recorded", seconds=30)
+    wait_for(ready, "every pod to be recorded", seconds=60)
 
 
 # ---------------------------------------------------------------------------------- what was sealed
@@ -376,7 +376,7 @@ class Flows:
             ended = [each for each in incidents if each["state"] not in ("open", "sealing")]
             return ended if len(ended) == len(incidents) else []
 
-        (incident,) = wait_for(done, f"the incident of {pod.name}", seconds=20)
+        (incident,) = wait_for(done, f"the incident of {pod.name}", seconds=60)
         folder = Path(str(incident["folder"]))
         paths = sorted(folder.glob("evidence*.pcapng"), key=lambda path: len(path.name))
         told = [readable(path) for path in paths]

@@ -49,7 +49,7 @@ def sh(command: str, *, check: bool = True) -> str:
     return done.stdout
 
 
-def until(condition: Callable[[], object], seconds: float = 10.0) -> object:
+def until(condition: Callable[[], object], seconds: float = 60.0) -> object:
     """Wait for a condition; its first true value."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -58,7 +58,7 @@ def until(condition: Callable[[], object], seconds: float = 10.0) -> object:
     return value
 
 
-async def until_async(ask: Callable[[], Awaitable[T]], seconds: float = 10.0) -> T:
+async def until_async(ask: Callable[[], Awaitable[T]], seconds: float = 60.0) -> T:
     deadline = time.monotonic() + seconds
     while True:
         with contextlib.suppress(Transient):
@@ -174,7 +174,7 @@ class Process:
         if self.child.poll() is None:
             self.child.terminate()
         try:
-            return self.child.wait(15)
+            return self.child.wait(60)
         finally:
             if self.child.poll() is None:
                 self.child.kill()
@@ -281,6 +281,6 @@ def has_link(net: str, name: str) -> bool:
 
 def connect_raw(path: str) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    sock.settimeout(5)
+    sock.settimeout(60)
     sock.connect(path)
     return sock

@@ -113,7 +113,7 @@ elif sys.argv[1] == 'talk':
             while c.recv(65536): pass
             c.close()
     for port, size, times in ((9000, 1200, 40), (9000, 100, 30), (9000, 5000, 12), (53, 1100, 30)):
-        s = socket.socket(family, socket.SOCK_DGRAM); s.settimeout(5); s.connect((where, port))
+        s = socket.socket(family, socket.SOCK_DGRAM); s.settimeout(60); s.connect((where, port))
         for _ in range(times):
             s.send(b'd' * size); s.recv(65536)
     print('done', flush=True)

@@ -23,7 +23,7 @@ from tripshark.scout.client import ScoutClient
 from tripshark.scout.config import ScoutConfig
 
 T = TypeVar("T")
-DEADLINE_S = 40.0
+DEADLINE_S = 60.0
 
 
 class Process:
@@ -47,7 +47,7 @@ class Process:
         if self.child.poll() is None:
             self.child.terminate()
         try:
-            return self.child.wait(15)
+            return self.child.wait(60)
         finally:
             if self.child.poll() is None:
                 self.child.kill()

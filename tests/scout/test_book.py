@@ -149,9 +149,9 @@ def test_churn_is_told_truly(book: Book, clock: Clock) -> None:
 
 async def test_waiting_ends_with_the_next_edition(book: Book) -> None:
     """At once for an old edition, with the change for the present one, and with its time otherwise."""
-    await asyncio.wait_for(book.wait(book.edition - 1, 60), 5)
+    await asyncio.wait_for(book.wait(book.edition - 1, 600), 60)
     waiting = asyncio.gather(book.wait(book.edition, 60))
     await asyncio.sleep(0)
     book.take("one", [pod()])
-    await asyncio.wait_for(waiting, 5)
-    await asyncio.wait_for(book.wait(book.edition, 0.01), 5)
+    await asyncio.wait_for(waiting, 60)
+    await asyncio.wait_for(book.wait(book.edition, 0.01), 60)

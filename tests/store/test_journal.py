@@ -74,12 +74,12 @@ async def test_read_waits_for_the_next_record(tmp_path: Path) -> None:
     await asyncio.sleep(0)
     assert not reader.done()
     await journal.append(b"x", via="t", received_ns=1)
-    assert [record.body for record in await asyncio.wait_for(reader, 5)] == [b"x"]
+    assert [record.body for record in await asyncio.wait_for(reader, 60)] == [b"x"]
     reader = asyncio.ensure_future(journal.read(1, 10))
     await asyncio.sleep(0)
     await journal.close()
     with pytest.raises(Transient, match="closed"):
-        await asyncio.wait_for(reader, 5)
+        await asyncio.wait_for(reader, 60)
     with pytest.raises(Transient, match="closed"):
         await journal.append(b"x", via="t", received_ns=1)
 
@@ -256,7 +256,7 @@ async def test_a_rotten_newest_record_does_not_make_the_reader_spin(tmp_path: Pa
     assert not done
     assert journal.state().damaged_bytes == len(content) - 32
     await journal.append(b"y", via="t", received_ns=2)
-    assert [record.seq for record in await asyncio.wait_for(reader, 5)] == [2]
+    assert [record.seq for record in await asyncio.wait_for(reader, 60)] == [2]
     await journal.close()
 
 

@@ -36,7 +36,7 @@ class Wall(ManualClock):
         return time.time_ns()
 
 
-async def until(ask: Callable[[], Awaitable[T | None]], seconds: float = 40) -> T:
+async def until(ask: Callable[[], Awaitable[T | None]], seconds: float = 60) -> T:
     deadline = time.monotonic() + seconds
     while (found := await ask()) is None:
         assert time.monotonic() < deadline, "the condition did not come true in time"

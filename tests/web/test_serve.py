@@ -27,7 +27,7 @@ async def test_a_client_that_never_finishes_its_headers_is_let_go(
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(sent)
         began = time.monotonic()
-        assert await asyncio.wait_for(reader.read(), 5) == b""
+        assert await asyncio.wait_for(reader.read(), 60) == b""
         assert time.monotonic() - began >= 0.1
         writer.close()
 
@@ -38,9 +38,9 @@ async def test_a_second_slow_request_on_a_connection_is_let_go_too(monkeypatch) 
     async with serving(App(None, None), bind("127.0.0.1", 0)) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\nGET /x HTTP/1.1\r\nHo")
-        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
         assert head.startswith(b"HTTP/1.1 404 ")
-        await asyncio.wait_for(reader.read(), 5)
+        await asyncio.wait_for(reader.read(), 60)
         writer.close()
 
 
@@ -73,7 +73,7 @@ def test_client_certificates_are_required_under_uvloop(tmp_path: Path) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
         try:
             writer.write(b"GET /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            return await asyncio.wait_for(reader.read(), 5)
+            return await asyncio.wait_for(reader.read(), 60)
         finally:
             writer.close()
 
