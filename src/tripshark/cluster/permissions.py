@@ -116,6 +116,22 @@ PERMISSIONS = (
         why="what this node sealed of it",
     ),
     Permission(
+        feature="captures",
+        group="tripshark.dev",
+        resource="captures",
+        verbs=("create",),
+        why="captures that people ask of the hub, of the nodes",
+        programs=("hub",),
+    ),
+    Permission(
+        feature="captures",
+        group="tripshark.dev",
+        resource="clustercaptures",
+        verbs=("create",),
+        why="the same for captures beyond one namespace",
+        programs=("hub",),
+    ),
+    Permission(
         feature="events",
         group="",
         resource="events",

@@ -22,6 +22,7 @@ import uvloop
 
 from tripshark import __version__
 from tripshark.cluster.api import KubeApi
+from tripshark.cluster.captures_asks import FolderAsks, Outbox
 from tripshark.errors import BadInput, Permanent, Refused, TripsharkError
 from tripshark.ingest.auth import Credentials, Gate
 from tripshark.ingest.heartbeat import Heartbeats
@@ -104,7 +105,7 @@ class Hub:
                 where="store.url",
                 hint="set store.url to what the nodes send to: s3://BUCKET/PREFIX, file:///VOLUME, …",
             )
-        self._api = api_of(settings) if settings.kubernetes.access else None
+        self._api = api_of(settings)
         if self._cluster.access is None:
             self._cluster = replace(self._cluster, access=access_of(settings, self._api))
         self._objects = store
@@ -152,6 +153,7 @@ class Hub:
             cache = Cache(data / "cache", most=settings.store.cache)
             await asyncio.to_thread(cache.prepare)
             (data / "scratch").mkdir(exist_ok=True)
+            asks = self._asks()
             fleet, remote = FleetParts(catalogue), Remote(self._objects, cache)
             harvest = Harvest(
                 self._objects, fleet, clock=self.clock, every=settings.hub.every, tell=_log
@@ -162,7 +164,7 @@ class Hub:
                 catalogue=catalogue,
                 targets=NoTargets(),
                 vault=FolderVault(data, clock=self.clock),
-                captures=FleetCaptures(self._cluster.fleet, self.clock),
+                captures=FleetCaptures(self._cluster.fleet or asks, self.clock),
                 gate=self._gate,
                 metrics=Metrics(),
                 rules=list,
@@ -184,12 +186,21 @@ class Hub:
                 helpers = [
                     tasks.create_task(self._look(harvest)),
                     tasks.create_task(self._forget(catalogue)),
+                    *([tasks.create_task(asks.run())] if asks is not None else []),
                 ]
                 async with serving(App(api, None), self._bound, self._tls) as port:
                     self._say_ready(port)
                     await self.stopping.wait()
                 for helper in helpers:
                     helper.cancel()
+
+    def _asks(self) -> Outbox | None:
+        """How nodes are asked to capture, where there is a cluster to ask them through."""
+        if self._api is None or not self.settings.kubernetes.captures:
+            return None
+        folder = self.settings.data / "asks"
+        folder.mkdir(exist_ok=True)
+        return Outbox(self._api, FolderAsks(folder), self.clock)
 
     async def _look(self, harvest: Harvest) -> None:
         tries = 0
