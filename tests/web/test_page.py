@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import httpx2
@@ -13,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tripshark.errors import Transient
 from tripshark.model.evidence import Word
 from tripshark.web.html import Html, document, el, sheet, visible
+from tripshark.web.page import render
 
 EVIL = (
     '"><script>alert(1)</script><img src=x onerror=alert(1)>',
@@ -62,6 +64,21 @@ async def test_the_page_shows_what_there_is(world) -> None:
     assert "script" not in reader.tags
     assert ("href", f"/v1/incidents/{world.incident.id}/evidence.pcapng") in reader.attributes
     assert all(value.startswith("/") for name, value in reader.attributes if name == "href")
+
+
+def test_the_page_says_how_a_target_is_recorded_and_who_else_is_in_an_incident(make) -> None:
+    """The mode of each target; the other namespaces of an incident; at a hub one file of all parts."""
+    incident = replace(
+        make["incident"](1), namespace="payments", namespaces=("*", "ledger", "payments")
+    )
+    given = {"away": "", "refusals": (), "counts": {}, "problems": (), "now_ns": 10**18}
+    targets = (replace(make["target"]("hr"), mode="headers"),)
+    here = render(incidents=[incident], targets=targets, **given).decode()
+    assert "headers" in here
+    assert "with others, ledger" in here
+    there = render(incidents=[incident], targets=(), is_hub=True, **given).decode()
+    assert f'href="/v1/incidents/{incident.id}/merged.pcapng"' in there
+    assert "evidence.pcapng" not in there
 
 
 async def test_the_style_sheet_is_allowed_by_the_policy(world) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 
 from tripshark.model.evidence import rfc3339
-from tripshark.model.incident import Incident, State
+from tripshark.model.incident import EVERY, Incident, State
 from tripshark.model.target import Target
 from tripshark.ports import AlertRow
 from tripshark.web.html import Html, document, el, sheet
@@ -64,13 +64,13 @@ def render(
                 el("h1", "Tripshark"),
                 el(
                     "p",
-                    f"{'The fleet' if is_hub else 'This machine'} at {rfc3339(now_ns)}. Reload for news.",
+                    f"{'The fleet' if is_hub else 'This machine'} at {_moment(now_ns)}. Reload for news.",
                 ),
             ),
             el(
                 "main",
                 _problems((*([away] if away else []), *problems)),
-                _incidents(incidents, now_ns),
+                _incidents(incidents, now_ns, is_hub=is_hub),
                 *([] if is_hub else [_targets(targets, now_ns)]),
                 _refusals(refusals, counts, now_ns),
             ),
@@ -94,17 +94,24 @@ def _problems(problems: Sequence[str]) -> Html:
     )
 
 
-def _incidents(incidents: Sequence[Incident], now_ns: int) -> Html:
+def _incidents(incidents: Sequence[Incident], now_ns: int, *, is_hub: bool) -> Html:
     rows = []
     for each in incidents:
         base = f"/v1/incidents/{each.id}"
         has_file = each.state in (State.SEALED, State.EMPTY)
+        # of a fleet: one file out of however many parts
+        names = (
+            {"merged": "merged.pcapng", "parts": "parts"}
+            if is_hub
+            else {"pcapng": "evidence.pcapng"}
+        )
+        links = [el("span", el("a", n, href=f"{base}/{file}"), " ") for n, file in names.items()]
         rows.append(
             el(
                 "tr",
                 el("td", el("a", each.id, href=base), class_="t"),
                 el("td", _ago(each.t0_ns, now_ns), class_="t", title=rfc3339(max(0, each.t0_ns))),
-                el("td", each.title),
+                el("td", each.title, *_others(each)),
                 el("td", each.falco_rule),
                 el("td", f"{each.state.value}"),
                 el(
@@ -114,7 +121,7 @@ def _incidents(incidents: Sequence[Incident], now_ns: int) -> Html:
                 ),
                 el("td", f"{each.alerts}", class_="n"),
                 el("td", f"{each.packets}", class_="n"),
-                el("td", el("a", "pcapng", href=f"{base}/evidence.pcapng") if has_file else ""),
+                el("td", *(links if has_file else ())),
             )
         )
     return _table(
@@ -135,6 +142,16 @@ def _incidents(incidents: Sequence[Incident], now_ns: int) -> Html:
     )
 
 
+def _others(incident: Incident) -> tuple[Html, ...]:
+    """Whose packets are in it as well: the other end's, a workload's, a whole machine's."""
+    names = [
+        "others" if each == EVERY else each
+        for each in incident.namespaces
+        if each != incident.namespace
+    ]
+    return (el("p", f"with {', '.join(names)}"),) if incident.namespace and names else ()
+
+
 def _targets(targets: Sequence[Target], now_ns: int) -> Html:
     rows = []
     for each in targets:
@@ -145,7 +162,8 @@ def _targets(targets: Sequence[Target], now_ns: int) -> Html:
                 "tr",
                 el("td", each.title),
                 el("td", "alive" if each.alive else f"gone {_ago(each.gone_ns, now_ns)}"),
-                el("td", _ago(oldest, now_ns).removesuffix(" ago") if oldest else "nothing yet"),
+                el("td", each.mode),
+                el("td", _ago(oldest, now_ns).removesuffix(" ago") if oldest else "none"),
                 el("td", f"{sum(ring.packets for ring in each.rings)}", class_="n"),
                 el("td", f"{drops}", class_="n bad" if drops else "n"),
                 el("td", each.note),
@@ -153,7 +171,7 @@ def _targets(targets: Sequence[Target], now_ns: int) -> Html:
         )
     return _table(
         "Targets",
-        ("Target", "Alive", "History", "#Packets", "#Drops", "Note"),
+        ("Target", "Alive", "Recorded", "History", "#Packets", "#Drops", "Note"),
         rows,
         "Nothing is being recorded.",
     )
@@ -199,6 +217,10 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Html], nothing: st
     ]
     table = el("table", el("thead", el("tr", *head)), el("tbody", *rows))
     return el("section", el("h2", title), el("div", table))
+
+
+def _moment(at_ns: int) -> str:
+    return f"{rfc3339(at_ns)[:19].replace('T', ' ')} UTC"
 
 
 def _ago(then_ns: int, now_ns: int) -> str:
