@@ -19,7 +19,7 @@ from bench.recorder import Recorder
 from bench.stage import Failed, Stage, inside, until
 from tripshark.recorder.config import MIB
 
-FLOW_CUT = 16_000  # what `recorder.flow_cut` is unless somebody changes it
+FLOW_CUT = 1_000_000  # what `recorder.flow_cut` is unless somebody changes it
 _ETH_P_ALL = 3
 _SO_ATTACH_FILTER = 26
 

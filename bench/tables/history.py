@@ -88,7 +88,7 @@ def _forms(stage: Stage, pod: str) -> list[Form]:
             "two rings: half headers, half whole",
             [recorder(half, snaplen=HEADERS), recorder(half)],
         ),
-        Form(f"one ring, flows cut at {CUT // 1000} kB", [recorder(whole, flow_cut=CUT)]),
+        Form("one ring, flows cut as shipped", [recorder(whole, flow_cut=CUT)]),
         Form("one ring, headers only", [recorder(whole, snaplen=HEADERS)]),
     ]
 
@@ -231,7 +231,7 @@ def _costs(stage: Stage, pod: str, world: str) -> list[Table]:
             {"per_target": half, "snaplen": HEADERS},
             {"per_target": half},
         ),
-        _arm(f"one ring, flows cut at {CUT // 1000} kB", {"per_target": whole, "flow_cut": CUT}),
+        _arm("one ring, flows cut as shipped", {"per_target": whole, "flow_cut": CUT}),
         arms.dumpcap(files_mib=16),
     )
     for net in (pod, world):
@@ -285,7 +285,7 @@ _READING = f"""
     how many of them there were per second: DNS answers with all their addresses, server names in a ClientHello,
     the heads of HTTP requests and answers to their last line.
 
-    *flows cut*: of each flow and direction the first {CUT // 1000} kB are recorded in full, and as much again for
+    *flows cut*: of each flow and direction the first megabyte (at most a sixteenth of the ring) is recorded in full, and as much again for
     every minute of silence; of the rest {HEADERS} bytes of each packet. *two rings* was measured as two recorders;
     what a packet costs the work is paid for each ring. *headers only* is what `recorder.snaplen: headers` does.
 

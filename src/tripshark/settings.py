@@ -113,9 +113,9 @@ class RecorderSettings(_Group):
         description="How much of each packet is recorded: full, headers (128 bytes) or bytes.",
     )
     flow_cut: Bytes = Field(
-        default=16_000,
+        default=1_000_000,
         lt=1 << 30,
-        description="Recorded in full of each flow and direction, of the rest headers; 0: all.",
+        description="Recorded in full of each flow and direction (at most a sixteenth of the ring), of the rest headers; 0: all.",
     )
     tombstone: Seconds = Field(
         default=600.0,

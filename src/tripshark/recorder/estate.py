@@ -95,5 +95,7 @@ class Estate:
     def set_filter(self, target: Recorded, ring: Ring) -> None:
         """The filter in force for a ring that is open already."""
         kind, flows = ring.interface.hardware_type, self.flows(target)
-        ring.flow_cut = self.filters.attach(ring.sock, kind, flows, headers=target.headers)
+        ring.flow_cut = self.filters.attach(
+            ring.sock, kind, flows, headers=target.headers, ring_bytes=ring.shape.bytes
+        )
         ring.snaplen = self.filters.keeps(headers=target.headers)

@@ -188,7 +188,9 @@ def _exchange(
         for each in (old, new):
             kernel.stamp_early(each.sock, True)
         time.sleep(_STAMPS_S)
-        new.flow_cut = filters.attach(new.sock, kind, flows, headers=headers)
+        new.flow_cut = filters.attach(
+            new.sock, kind, flows, headers=headers, ring_bytes=new.shape.bytes
+        )
         new.opened_ns = time.time_ns()
         kernel.attach_filter(old.sock, kernel.returning(0))
         kernel.bind_packet(old.fd, old.interface.ifindex, kernel.ETH_P_LOOP)

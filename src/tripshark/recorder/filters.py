@@ -11,6 +11,8 @@ from tripshark.recorder.ring import ETHERNET
 from tripshark.recorder.translated import Untranslatable
 
 _RETURN_K, _RETURN_A = 0x06, 0x16
+_SHARE = 16  # of a ring: what one flow may fill with whole packets, in one direction
+_LEAST = 16_384  # handshakes and heads, however small the ring
 
 
 class Filters:
@@ -44,16 +46,20 @@ class Filters:
         flows: Flows | None,
         *,
         headers: bool = False,
+        ring_bytes: int = 0,
     ) -> int:
         """Swap a socket's filter atomically; the bytes in full per flow, 0 where flows are not cut.
 
-        Without `flows`, and where the kernel refuses them, the classic program. Raises `OSError`.
+        One flow gets no more than its share of a ring of `ring_bytes`: in a small one a few flows would fill it. Without `flows`, and where the kernel refuses them, the classic program. Raises `OSError`.
         """
         if flows is not None and self.wants_flows and not headers:
             in_ethernet = hardware_type in ETHERNET
+            limit = self.flow_cut
+            if ring_bytes:
+                limit = min(limit, max(_LEAST, ring_bytes // _SHARE))
             cut = Cut(
                 link=Link.ETHERNET if in_ethernet else Link.RAW_IP,
-                limit=self.flow_cut,
+                limit=limit,
                 snaplen=self.snaplen,
                 operator=self.ethernet if in_ethernet else self.raw,
             )
@@ -63,7 +69,7 @@ class Filters:
                 flows.problem = f"flows are recorded uncut: {problem}"
             else:
                 flows.problem = ""
-                return self.flow_cut
+                return limit
         kernel.attach_filter(sock, self.program(hardware_type, headers=headers))
         return 0
 

@@ -249,7 +249,9 @@ class Visits:
             )
             if flows is not None:  # which takes milliseconds: until then packets are whole
                 try:
-                    ring.flow_cut = filters.attach(ring.sock, kind, flows, headers=headers)
+                    ring.flow_cut = filters.attach(
+                        ring.sock, kind, flows, headers=headers, ring_bytes=ring.shape.bytes
+                    )
                 except BaseException:
                     ring.close()
                     raise
