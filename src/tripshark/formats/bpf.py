@@ -64,16 +64,25 @@ def ret(snaplen: int) -> bytes:
 
 
 @functools.lru_cache(maxsize=256)
-def compile(expression: str, linktype: int, snaplen: int = 262_144) -> Program:
+def compile(
+    expression: str, linktype: int, snaplen: int = 262_144, *, optimised: int = libpcap.OPTIMISED
+) -> Program:
     """The program for an expression of pcap-filter(7); "" accepts everything.
+
+    Up to `optimised` characters it is made small, in a time that grows with the cube of its length: more than the
+    default is for an operator's own words alone.
 
     Raises `BadInput` with the compiler's words, or for words that it would look up (see `pcapfilter`).
     """
     tokens = pcapfilter.check(expression)
-    instructions = libpcap.compile_filter(expression, linktype, snaplen)
+
+    def compiled(text: str) -> bytes:
+        return libpcap.compile_filter(text, linktype, snaplen, optimised=optimised)
+
+    instructions = compiled(expression)
     if linktype == _ETHERNET and tokens and not pcapfilter.speaks_of_tags(tokens):
-        once = libpcap.compile_filter(f"vlan and ({expression})", linktype, snaplen)
-        twice = libpcap.compile_filter(f"vlan and vlan and ({expression})", linktype, snaplen)
+        once = compiled(f"vlan and ({expression})")
+        twice = compiled(f"vlan and vlan and ({expression})")
         inside = _if_tagged(_TYPE + _TAG_BYTES, twice, once)
         instructions = _if_tagged(_TYPE, inside, instructions)
     return Program(instructions=instructions, linktype=linktype, expression=expression)

@@ -93,7 +93,7 @@ def recorder_config(
     programs = {1: "", 101: ""}
     if recorder.filter:
         for linktype in programs:
-            program = bpf.compile(recorder.filter, linktype, recorder.snaplen)
+            program = bpf.compile(recorder.filter, linktype, recorder.snaplen, optimised=2048)
             programs[linktype] = program.accepting(recorder.snaplen).hex()
     return RecorderConfig(
         socket=str(settings.recorder_socket),

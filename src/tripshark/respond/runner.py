@@ -663,7 +663,7 @@ class Runner:
     async def capture(self, request: CaptureRequest) -> Incident:
         """Freeze and begin. Durable like an alert; raises what stands in the way."""
         manual.alert_of(request, received_ns=0)  # raises BadInput before anything is stored
-        bpf.compile(request.filter, 1)
+        await asyncio.to_thread(bpf.compile, request.filter, 1)
         return await self._note(manual.encode(request), manual.VIA)
 
     async def order(self, order: Order, via: str) -> Incident:
@@ -674,7 +674,7 @@ class Runner:
         orders.alert_of(order)  # raises BadInput before anything is stored
         if order.request.peer:
             manual.endpoint(order.request.peer)
-        bpf.compile(order.request.filter, 1)
+        await asyncio.to_thread(bpf.compile, order.request.filter, 1)
         return await self._note(orders.encode(order), via)
 
     async def _note(self, body: bytes, via: str) -> Incident:
