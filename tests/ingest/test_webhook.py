@@ -247,7 +247,7 @@ async def test_a_client_beyond_its_rate_is_answered_429(serve, event, intake) ->
 
 
 async def test_each_credential_opens_the_door_and_nothing_else_does(serve, event, intake) -> None:
-    """Bearer, basic and secret path are alternatives; a 401 challenges and tells nothing."""
+    """Bearer (also as a password), basic and secret path are alternatives; a 401 challenges and tells nothing."""
     gate = Gate(Credentials(bearer=("tok-1", "tök-2"), basic={"falco": "p:w"}, secret_path=SECRET))
     auth = "authorization"
     async with serve(gate) as port, client(port) as http:
@@ -259,6 +259,7 @@ async def test_each_credential_opens_the_door_and_nothing_else_does(serve, event
             await post(**{auth: "Bearer tok-1"}),
             await post(**{auth: "bearer tök-2".encode()}),
             await http.post("/", content=event(), headers=JSON, auth=("falco", "p:w")),
+            await http.post("/", content=event(), headers=JSON, auth=("anybody", "tök-2")),
             await post(f"/{SECRET}"),
             await post(f"/v1/alerts/{SECRET}"),
         ]
@@ -271,19 +272,21 @@ async def test_each_credential_opens_the_door_and_nothing_else_does(serve, event
             await post(**{auth: "Basic !!!!"}),
             await post(**{auth: "tok-1"}),
             await http.post("/", content=event(), headers=JSON, auth=("falco", "p")),
+            await http.post("/", content=event(), headers=JSON, auth=("tok-1", "")),
+            await http.post("/", content=event(), headers=JSON, auth=("anybody", SECRET)),
             await post("/wrong-segment"),
             await post(f"/v1/alerts/{SECRET}x"),
             await post("/wrong-segment", **{auth: "Bearer tok-1"}),
         ]
-    assert [each.status_code for each in good] == [202] * 5
-    assert [each.status_code for each in bad] == [401] * 11
+    assert [each.status_code for each in good] == [202] * 6
+    assert [each.status_code for each in bad] == [401] * 13
     for each in bad:
         assert "Bearer" in each.headers["www-authenticate"]
         assert "Basic" in each.headers["www-authenticate"]
         shape(each)
         for secret in ("tok-1", "p:w", SECRET):
             assert secret not in each.text
-    assert len(intake.taken) == 5
+    assert len(intake.taken) == 6
 
 
 async def test_two_authorization_headers_are_one_too_many(serve, event) -> None:

@@ -214,10 +214,14 @@ async def test_off_loopback_reading_needs_credentials(world) -> None:
             if bare.status_code == 401:
                 assert "Basic" in bare.headers["www-authenticate"]
                 shape(bare)
-            for auth in ({"headers": {"authorization": "Bearer tok"}}, {"auth": ("u", "p")}):
+            for auth in (
+                {"headers": {"authorization": "Bearer tok"}},
+                {"auth": ("u", "p")},
+                {"auth": ("anybody", "tok")},
+            ):
                 allowed = await http.request(route.method, path, json=body, **auth)
                 assert allowed.status_code < 300
-        assert len(world.captures.asked) == 2
+        assert len(world.captures.asked) == 3
         assert "problem" not in json.dumps((await http.get("/readyz")).json())
     async with world.served(gate=gate, metrics_open=False) as port, client(port) as http:
         assert (await http.get("/metrics")).status_code == 401

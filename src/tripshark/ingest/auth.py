@@ -1,7 +1,8 @@
 """Who may send alerts and read, and whether this caller does: bearer, basic, secret path or client certificate.
 
 Falco's own `http_output` can send no header of its own: it has basic authentication in the URL, a secret path
-and client certificates. Falcosidekick has bearer tokens too. Any one of what is configured lets a caller in.
+and client certificates. Falcosidekick has bearer tokens too; a browser, which cannot send one, gives it as the password
+of any user. Any one of what is configured lets a caller in.
 
 A client certificate is checked where it can be: in the TLS handshake (`CERT_REQUIRED`). Behind such a listener
 every request is authenticated by construction, which `Gate(tls_clients=True)` says.
@@ -46,7 +47,7 @@ class Gate:
         self._path = _digest(b"path", given.secret_path.encode()) if given.secret_path else b""
         self._challenge = ", ".join(
             ['Bearer realm="tripshark"'] * bool(given.bearer)
-            + ['Basic realm="tripshark", charset="UTF-8"'] * bool(given.basic)
+            + ['Basic realm="tripshark", charset="UTF-8"'] * bool(given.basic or given.bearer)
         )
 
     @property
@@ -88,16 +89,18 @@ class Gate:
         rest = rest.strip()
         match scheme.lower():
             case b"bearer":
-                digest = _digest(b"bearer", rest)
+                digests = [_digest(b"bearer", rest)]
             case b"basic":
                 try:
-                    digest = _digest(b"basic", b64decode(rest, validate=True))
+                    told = b64decode(rest, validate=True)
                 except (NotBase64, ValueError):
                     return False
+                _, _, password = told.partition(b":")
+                digests = [_digest(b"basic", told), _digest(b"bearer", password)]
             case _:
                 return False
         # No early end: how many comparisons were made would tell which credential is nearly right.
-        return sum([hmac.compare_digest(digest, known) for known in self._shown]) > 0
+        return sum(hmac.compare_digest(one, known) for one in digests for known in self._shown) > 0
 
 
 def _digest(kind: bytes, secret: bytes) -> bytes:
