@@ -159,10 +159,15 @@ def test_falco_is_sent_to_services_that_exist(name: str) -> None:
 
 
 def test_the_charts_values_for_falco_say_what_the_snippet_for_hosts_says() -> None:
-    """The same fields and the same exceptions, so that both behave alike."""
+    """The same fields and the same exceptions, so that both behave alike; the chart's own fields are kept.
+
+    Files below config.d add to lists, values of a chart replace them.
+    """
     chart = yaml.safe_load((ROOT / "deploy/falco/helm-falco.yaml").read_text())
     host = yaml.safe_load((ROOT / "deploy/falco/falco.tripshark.yaml").read_text())
-    assert chart["falco"]["append_output"] == host["append_output"]
+    own, *ours = chart["falco"]["append_output"]
+    assert own == {"suggested_output": True}
+    assert ours == host["append_output"]
     assert chart["metrics"]["interval"] == host["metrics"]["interval"]
     given = yaml.safe_load(chart["customRules"]["tripshark-exceptions.yaml"])
     file = yaml.safe_load((ROOT / "deploy/falco/tripshark-exceptions.yaml").read_text())
