@@ -242,14 +242,18 @@ def _show_manifest(found: Incident, manifest: dict[str, object]) -> None:
     details = manifest.get("details")
     if not isinstance(details, dict):
         return
-    for capture in details.get("what", {}).get("captures", []):
+    captures = details.get("what", {}).get("captures", [])
+    for capture in captures:
+        whose = f"{printable(capture['target'])}: " if len(captures) > 1 else ""
         out.print(
-            f"capture  {capture['scope']} – {printable(capture['reason'])}; "
+            f"capture  {whose}{capture['scope']} – {printable(capture['reason'])}; "
             f"{capture['packets']} packets, ended by {printable(capture['ended'])}"
         )
         if capture["filter"]:
             out.print(f"         [dim]{printable(capture['filter'])}[/]")
-    out.print(f"packets  {found.packets} ({size(found.bytes)})")
+    twice = any(capture.get("end", "own") != "own" for capture in captures)
+    both = ", as both ends saw them: the other end's are in evidence-peer" if twice else ""
+    out.print(f"packets  {found.packets} ({size(found.bytes)}){both}")
     ledger = manifest.get("ledger")
     entries = ledger.get("entries", []) if isinstance(ledger, dict) else []
     for entry in entries:

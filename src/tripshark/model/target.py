@@ -147,6 +147,7 @@ class Resolution:
     reason: str  # "k8s.pod.name is payments/checkout-7d9f", or why nothing fits
     hint: str = ""
     elsewhere: Elsewhere | None = None  # who is meant, when another node records it
+    members: Members | None = None  # everybody, where a workload or a service was asked for
     later: bool = False
     """Nothing fits yet, and another try within seconds may: a runtime was asked that did not know it so far."""
 

@@ -73,8 +73,8 @@ def plan_of(
     if scope in (Scope.WORKLOAD, Scope.SERVICE):
         return Refusal(
             reason=Reason.UNSUPPORTED,
-            message=f"scope {scope} needs a cluster",
-            hint="ask for pod, peer or flow on this machine",
+            message=f"a capture by hand has no scope {scope}: it names the {scope} itself",
+            hint="tripshark capture NAMESPACE/deployment/NAME or NAMESPACE/service/NAME",
         )
     limits = defaults.limits
     return Plan(

@@ -22,7 +22,7 @@ from tripshark.model.target import (
     TargetKey,
     TargetKind,
 )
-from tripshark.ports import Neighbours, Recorder, Targets
+from tripshark.ports import CaptureRequest, Neighbours, Recorder, Targets
 from tripshark.respond.spool import PEER
 
 MAX_PARTS = 64  # of one incident on one node
@@ -195,7 +195,7 @@ class Pipeline:
         if self._neighbours is not None:
             if scope in (Scope.WORKLOAD, Scope.SERVICE):
                 members = await self._members(target, scope, alert)
-                also += self._parts(alert, plan, target, members)
+                also += _parts(alert, plan, target, members, scope)
                 far += [Far(aim=_aim(each), scope=Scope.POD) for each in members.elsewhere]
             elif self._both_ends and plan.scope in (Scope.FLOW, Scope.PEER):
                 peer = await self._neighbours.peer_of(alert, target)
@@ -221,22 +221,6 @@ class Pipeline:
             if name:
                 return await neighbours.expand("Service", namespace, name)
         return await neighbours.workload_of(target)
-
-    def _parts(self, alert: Alert, plan: Plan, target: Target, members: Members) -> list[Part]:
-        return [
-            Part(
-                plan=replace(
-                    plan,
-                    target=each.key,
-                    rungs=ladder(alert, Scope.POD, each.addresses),
-                    scope=Scope.POD,
-                    reason=f"{plan.reason}; {members.reason}",
-                ),
-                target=each,
-            )
-            for each in members.targets
-            if each.key != target.key and each.rings
-        ]
 
     def _other_end(self, alert: Alert, plan: Plan, target: Target, peer: PeerEnd) -> list[Part]:
         """The peer's own ring, if it is another pod of this node: there the alert's pod is the peer."""
@@ -281,6 +265,37 @@ class Pipeline:
             )
         except Transient:
             return None
+
+
+def by_hand(
+    request: CaptureRequest, alert: Alert, plan: Plan, resolution: Resolution
+) -> tuple[list[Part], list[Far]]:
+    """The other pods, here and elsewhere, of the workload or the service that somebody asked for."""
+    target, members = resolution.target, resolution.members
+    if target is None or members is None:
+        return [], []
+    far = [Far(aim=_aim(each), scope=plan.scope, peer=request.peer) for each in members.elsewhere]
+    return _parts(alert, plan, target, members, plan.scope)[:MAX_PARTS], far
+
+
+def _parts(alert: Alert, plan: Plan, target: Target, members: Members, scope: Scope) -> list[Part]:
+    """All of them but the first; of the dead only who lived within the window."""
+    since_ns = plan.t0_ns - plan.before_ns
+    wide = scope in (Scope.WORKLOAD, Scope.SERVICE)
+    return [
+        Part(
+            plan=replace(
+                plan,
+                target=each.key,
+                rungs=ladder(alert, scope, each.addresses),
+                scope=Scope.POD if wide else scope,
+                reason=f"{plan.reason}; {members.reason}",
+            ),
+            target=each,
+        )
+        for each in members.targets
+        if each.key != target.key and each.rings and (each.alive or each.gone_ns >= since_ns)
+    ]
 
 
 def _scope(verdict: Verdict) -> Scope | None:

@@ -46,7 +46,7 @@ from tripshark.respond.incidents import SHOWN, Incidents, Open, Resting
 from tripshark.respond.intake import Fate, Recent
 from tripshark.respond.names import Book
 from tripshark.respond.orders import Order
-from tripshark.respond.pipeline import Far, Part, Pipeline
+from tripshark.respond.pipeline import Far, Part, Pipeline, by_hand
 from tripshark.respond.seal import Host, Sealed, seal
 from tripshark.respond.spool import PartState, parts
 
@@ -706,7 +706,11 @@ class Runner:
         if isinstance(plan, Refusal):
             self._refuse(record, alert, key, plan, batch)
             return
-        await self._begin(record, alert, key, plan, target, batch)
+        also, far = by_hand(request, alert, plan, resolution)
+        opened = await self._begin(record, alert, key, plan, target, batch, also=also)
+        if opened is not None:
+            for each in far:
+                await self._ask(record, plan, each, opened, batch)
 
     async def _take_order(self, record: Record, batch: _Batch) -> None:
         order = orders.decode(record.body)

@@ -97,7 +97,8 @@ def seal(
             packets = packets.with_source(own)
         chosen.append(_choose(state, packets, rings))
     for part in chosen:
-        said += [*part.entries, *ledger.part_entries(part.state)]
+        entries = [*part.entries, *ledger.part_entries(part.state)]
+        said += _named_after(part.state, entries) if len(chosen) > 1 else entries
     packets, core = _merge(chosen)
     states = [part.state for part in chosen]
     snaplen = max((state.plan.snaplen for state in states), default=SNAPLEN)
@@ -207,6 +208,15 @@ def _choose(state: PartState, packets: Packets, rings: Sequence[RingNote]) -> _C
         )
     stays = core | also
     return _Chosen(state, rung, packets.take(stays), core[stays], entries)
+
+
+def _named_after(state: PartState, entries: Sequence[Entry]) -> list[Entry]:
+    """Where there are several parts each says whose it is."""
+    title = state.target.title
+    return [
+        each if title in each.message else replace(each, message=f"{title}: {each.message}")
+        for each in entries
+    ]
 
 
 def _by_linktype(packets: Packets, rings: Sequence[RingNote]) -> dict[int, NDArray[np.intp]]:
@@ -423,7 +433,10 @@ def _comments(
     ]
     for part in chosen:
         rung = part.state.plan.rungs[part.rung]
-        lines.append(f"scope {rung.scope}: {rung.reason}; filter: {rung.core or 'everything'}")
+        whose = f"{part.state.target.title}, " if len(chosen) > 1 else ""
+        lines.append(
+            f"{whose}scope {rung.scope}: {rung.reason}; filter: {rung.core or 'everything'}"
+        )
     return tuple(lines)
 
 
@@ -574,6 +587,7 @@ def _part(part: _Chosen) -> Json:
         "ended": state.ended or "interrupted",
         "snaplen": plan.snaplen,
         "packets": len(part.packets),
+        "bytes": int(part.packets.caplen.sum(dtype=np.int64)),
         "packets_of_the_filter": int(part.core.sum()),
         "limits": {"max_bytes": plan.limits.max_bytes, "max_packets": plan.limits.max_packets},
     }

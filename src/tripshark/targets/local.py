@@ -12,6 +12,8 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
+from difflib import SequenceMatcher
 
 from tripshark.errors import NotFound, Transient, TripsharkError
 from tripshark.model.addresses import AddressBook, HolderKind
@@ -92,6 +94,10 @@ class LocalTargets:
 
     async def all(self) -> tuple[Target, ...]:
         return (await self._look(self._fresh_ns)).targets
+
+    async def guests(self) -> tuple[Target, ...]:
+        """Pods in the host's network: the host's target under each one's name."""
+        return (await self._look(self._fresh_ns)).guests
 
     async def _look(self, age_ns: int, *, heard_ns: int = HEARD_NS) -> View:
         """What is known, asked anew when older than this. A recorder that is just being restarted keeps its targets.
@@ -247,6 +253,12 @@ class LocalTargets:
                 elsewhere=elsewhere,
             )
         tried = [answer.reason] if answer.reason else []
+        if about := _audited(alert):
+            return Resolution(
+                target=None,
+                reason=f"the audit event is about {about}, and only a pod has packets",
+                hint="let the rule match pods alone (match.where), or capture its pods by hand",
+            )
         if alert.connection:
             tried.append("none of its addresses belongs to a recorded namespace")
         return Resolution(
@@ -452,9 +464,16 @@ class LocalTargets:
             return Resolution(target=found, reason=f"{name} was asked for")
         if (members := await self._members(name)) is not None:
             first = members.targets[0] if members.targets else None
-            far = members.elsewhere[0] if members.elsewhere and first is None else None
-            if first or far:
-                return Resolution(target=first, reason=members.reason, elsewhere=far)
+            if first is not None:
+                return Resolution(target=first, reason=members.reason, members=members)
+            if members.elsewhere:
+                nodes = ", ".join(dict.fromkeys(each.node for each in members.elsewhere))
+                return Resolution(
+                    target=None,
+                    reason=f"{members.reason}, none of them on {self._node}",
+                    hint=f"tripshark on {nodes} records them; a Capture asks all nodes",
+                    elsewhere=members.elsewhere[0],
+                )
         elif (elsewhere := await self._named_elsewhere(name)) is not None:
             return Resolution(
                 target=None,
@@ -462,7 +481,7 @@ class LocalTargets:
                 hint=f"tripshark on {elsewhere.node} records it",
                 elsewhere=elsewhere,
             )
-        near = ", ".join(sorted(t.title for t in view.targets)[:8]) or "nothing"
+        near = ", ".join(_like(name, view)[:8]) or "nothing"
         why = view.unrecorded(name, name.removeprefix("container:")[:DIGITS])
         return Resolution(
             target=None,
@@ -486,7 +505,11 @@ class LocalTargets:
         if len(parts) != 3 or not all(parts):
             return None
         kind = _KINDS.get(parts[1].lower(), parts[1])
-        return await self.expand(kind, parts[0], parts[2])
+        found = await self.expand(kind, parts[0], parts[2])
+        # a service may lead to addresses of other namespaces: whoever names one namespace means no other
+        here = tuple(each for each in found.targets if each.identity.namespace == parts[0])
+        far = tuple(each for each in found.elsewhere if each.namespace == parts[0])
+        return replace(found, targets=here, elsewhere=far)
 
     async def _named_elsewhere(self, name: str) -> Elsewhere | None:
         namespace, slash, pod = name.partition("/")
@@ -527,12 +550,33 @@ _KINDS = {
 }
 
 
+def _like(name: str, view: View) -> list[str]:
+    """Who lives here, by how much their names resemble what was asked for; pods before bare namespaces."""
+    titles = {
+        each.title: not each.identity.pod for each in (*view.targets, *view.guests) if each.alive
+    }
+    return sorted(
+        titles, key=lambda each: (titles[each], -SequenceMatcher(None, name, each).ratio(), each)
+    )
+
+
 def _unrecorded(said: Clues, view: View) -> Unrecorded | None:
     return view.unrecorded(
         *(id[:DIGITS] for id, _ in said.containers),
         said.uid,
         f"{said.namespace}/{said.pod}" if said.pod and not said.uid else "",
     )
+
+
+def _audited(alert: Alert) -> str:
+    """What an audit event is about, when that is no pod."""
+    kind, name, namespace = (
+        alert.fields.get(f"ka.target.{each}") for each in ("resource", "name", "namespace")
+    )
+    if alert.source != "k8s_audit" or alert.pod:
+        return ""
+    whole = "/".join(str(each) for each in (namespace, name) if each)
+    return f"{kind or 'something'} {whole}".strip()
 
 
 def _contradicts(facts: PodFacts, said: Clues, alert: Alert) -> bool:

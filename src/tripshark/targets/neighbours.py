@@ -166,7 +166,7 @@ class Neighbourhood:
         owner = f"{kind}/{name}".lower()
         here = {
             target.key: target
-            for target in view.targets
+            for target in (*view.targets, *view.guests)
             if target.identity.uid in uids
             or (target.identity.namespace == namespace and target.identity.owner.lower() == owner)
         }

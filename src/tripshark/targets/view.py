@@ -48,7 +48,8 @@ class View:
             self._identify(target)
         for name, target in aliases:
             self._names.setdefault(name, []).append(target)
-        for target in guests:
+        self.guests = tuple(guests)
+        for target in self.guests:
             self._identify(target)
         self._unrecorded: dict[str, Unrecorded] = {}
         self.strangers = tuple(unrecorded)
