@@ -3,6 +3,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# every process of Tripshark would compile its modules anew
+export PYTHONDONTWRITEBYTECODE :=
 STAMP := $(VENV)/.stamp
 SYSTEM := python3-venv libpcap0.8 tshark tcpdump iproute2 util-linux mount procps openssl
 # what tests run beside: a container runtime, an API server's store, a database
