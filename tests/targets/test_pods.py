@@ -133,6 +133,22 @@ async def test_a_new_namespace_is_not_called_by_the_pod_that_had_its_inode_befor
     assert fresh.identity.pod == ""
 
 
+async def test_a_namespace_of_another_name_is_another_pods() -> None:
+    """In the same second, with the same number: the file that the runtime made for the pod tells them apart."""
+    old = replace(POD, gone_ns=500 * S, netns="/var/run/netns/cni-1")
+    there = place(
+        recorder=Recorded(
+            (
+                target("netns:cni-1", inode=42, since_s=100, gone_s=499.8, key="first"),
+                target("netns:cni-2", inode=42, since_s=499.9, gone_s=500.1, key="second"),
+            )
+        ),
+        runtime=Runtimes((old,)),
+    )
+    first, second = await there.targets.all()
+    assert (first.identity.pod, second.identity.pod) == (POD.pod, "")
+
+
 async def test_a_docker_container_has_a_new_namespace_at_each_start() -> None:
     """It was created long ago; what counts is when it was started last."""
     container = Container(id=hex_id(0x30), started_ns=700 * S)

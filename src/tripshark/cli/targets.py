@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
 
 from tripshark.cli import table
 from tripshark.cli.common import (
@@ -20,9 +22,11 @@ from tripshark.cli.common import (
     span,
 )
 from tripshark.cli.table import Column
-from tripshark.model.target import RingState, Target
+from tripshark.errors import TripsharkError
+from tripshark.model.target import Identity, RingState, Target
 from tripshark.programs.clock import SystemClock
 from tripshark.programs.here import local_targets
+from tripshark.programs.service import Service
 from tripshark.settings import Settings
 
 
@@ -50,6 +54,7 @@ def targets(config: Config = None, data: Data = None, as_json: AsJson = False) -
 COLUMNS = (
     Column("target"),
     Column("name", least=16, rank=3),
+    Column("owner", least=12, rank=7),
     Column("interfaces", least=10, rank=2),
     Column("history", right=True),
     Column("packets", right=True, rank=1),
@@ -71,6 +76,7 @@ def _row(each: Target, now_ns: int) -> tuple[str, ...]:
     return (
         printable(each.title),
         printable(each.name),
+        printable(each.identity.owner),
         printable(", ".join(names)),
         span(float(str(line["history_seconds"]))),
         str(sum(ring.packets for ring in each.rings)),
@@ -101,5 +107,26 @@ def as_line(target: Target, now_ns: int) -> dict[str, object]:
 
 
 async def _targets(settings: Settings) -> tuple[Target, ...]:
+    """As recorder and scout tell of them, under the names that the service knows where it runs."""
     with local_targets(settings) as (_, targets):
-        return await targets.all()
+        found = await targets.all()
+    known = await asyncio.to_thread(_identities, settings)
+    return tuple(
+        replace(each, identity=known[each.key]) if each.key in known else each for each in found
+    )
+
+
+def _identities(settings: Settings) -> dict[str, Identity]:
+    """Only the service asks the cluster: for owners, service accounts, and what a runtime has forgotten."""
+    import msgspec
+
+    if not settings.api_socket.exists():
+        return {}
+    try:
+        told = Service(settings).call("/v1/targets")
+        return {
+            each["key"]: msgspec.convert(each["identity"], Identity)
+            for each in msgspec.convert(told.get("targets", []), list[dict[str, Any]])
+        }
+    except (TripsharkError, KeyError, msgspec.MsgspecError):
+        return {}  # it is just starting, or of another version: who they are is told less well

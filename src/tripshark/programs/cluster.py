@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import json
 import os
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from tripshark.model.incident import Incident, State
 from tripshark.model.pod import PodFacts
 from tripshark.model.target import Identity, Target, TargetKey, TargetKind
 from tripshark.ports import Clock
+from tripshark.respond.manual import RULE
 from tripshark.respond.orders import VIA, Order
 from tripshark.respond.runner import Runner
 from tripshark.settings import Settings
@@ -143,12 +145,14 @@ class Cluster:
                     uid=identity.uid,
                     node=identity.node,
                 )
-                await events.tell(pod, *_event_of(incident), warning=True)
+                asked_for = incident.falco_rule == RULE and incident.state is not State.FAILED
+                await events.tell(pod, *_event_of(incident), warning=not asked_for)
 
 
 def _event_of(incident: Incident) -> tuple[str, str]:
     """Reason and message of an incident's event."""
-    about = f"Falco: {incident.falco_rule} ({incident.priority})"
+    by_hand = incident.falco_rule == RULE
+    about = RULE if by_hand else f"Falco: {incident.falco_rule} ({incident.priority})"
     if incident.state is State.FAILED:
         return "PacketsLost", f"{about}; no evidence could be written: {incident.problem}"
     sealed = f"{incident.packets} packets are sealed as incident {incident.id}"
@@ -186,10 +190,12 @@ class Local:
     # ------------------------------------------------------------------------------- who is meant
 
     async def targets_of(self, request: FleetRequest) -> tuple[Target, ...]:
-        known = await self._targets.all()
-        found = {
-            each.key: each for aim in request.aims for each in known if self._means(aim, each)
-        }
+        known = (*await self._targets.all(), *await self._targets.guests())
+        found: dict[TargetKey, Target] = {}
+        for aim in request.aims:
+            for each in known:
+                if self._means(aim, each) and _lived(each, aim, request):
+                    found.setdefault(each.key, each)
         return tuple(found.values())
 
     def _means(self, aim: Aim, target: Target) -> bool:
@@ -262,9 +268,10 @@ class Local:
         incident = await self._catalogue.incident(IncidentId(row.incident or ""))
         if incident is None:
             return None
-        return self._report(incident)
+        uid = id.rpartition("/")[2]
+        return self._report(incident, await asyncio.to_thread(_share, incident, uid))
 
-    def _report(self, incident: Incident) -> PartReport:
+    def _report(self, incident: Incident, share: _Share) -> PartReport:
         stage = _STAGES[incident.state]
         return PartReport(
             node="",
@@ -273,12 +280,41 @@ class Local:
             stage=stage,
             message=incident.problem,
             word=incident.word.value if stage.good else "",
-            packets=incident.packets,
-            bytes=incident.bytes,
+            packets=share.packets,
+            bytes=share.bytes,
             sha256=incident.manifest_sha256,
             location=self._location(incident) if stage.good else "",
             frozen_ns=incident.opened_ns,
         )
+
+
+def _lived(target: Target, aim: Aim, request: FleetRequest) -> bool:
+    """Of a workload or a service those who were there within the window; whoever names a pod means it as it is."""
+    if aim.kind in (Aimed.POD, Aimed.NODE) or target.alive or request.before_ns is None:
+        return True
+    return target.gone_ns >= request.t0_ns - request.before_ns
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    packets: int
+    bytes: int
+
+
+def _share(incident: Incident, uid: str) -> _Share:
+    """What one pod gave to an incident: all of it, where it is alone. Reads a file."""
+    whole = _Share(incident.packets, incident.bytes)
+    if not incident.folder:
+        return whole
+    try:
+        told = json.loads(Path(incident.folder, "manifest.json").read_text(encoding="utf-8"))
+        captures = told["details"]["what"]["captures"]
+    except (OSError, ValueError, KeyError, TypeError):  # it was removed since
+        return whole
+    if len(captures) < 2:
+        return whole
+    own = [each for each in captures if uid in (each["who"]["uid"], each["who"]["target"])]
+    return _Share(sum(each["packets"] for each in own), sum(each["bytes"] for each in own))
 
 
 def _tail(id: str) -> str:

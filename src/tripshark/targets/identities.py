@@ -26,12 +26,22 @@ def inhabitant(target: Target, candidates: Sequence[Sandbox], now_ns: int) -> Sa
         born_ns = _born(sandbox)
         if target.seen_born and born_ns and born_ns < target.since_ns - 2 * SLACK_NS:
             continue  # it had another namespace, with the same number
+        if target.seen_born and _has_another_name(sandbox, target):
+            continue
         begin_ns = max(target.since_ns, born_ns)
         end_ns = min(target.gone_ns or _STILL, sandbox.gone_ns or _STILL, now_ns + SLACK_NS)
         shared_ns = end_ns - begin_ns + SLACK_NS
         if shared_ns > best_ns:
             best, best_ns = sandbox, shared_ns
     return best
+
+
+def _has_another_name(sandbox: Sandbox, target: Target) -> bool:
+    """Runtimes make a file of a name of its own for each namespace; a number of one just dead is used again at once."""
+    file = sandbox.netns.rpartition("/")[2]
+    if not file or sandbox.netns.startswith("/proc/") or not target.name.startswith("netns:"):
+        return False
+    return target.name != f"netns:{file}"
 
 
 def _born(sandbox: Sandbox) -> int:
