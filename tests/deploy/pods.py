@@ -166,10 +166,10 @@ class Pod:
             subprocess.run(runc, capture_output=True, check=False)
         for identifier, process in self.started.items():
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(25)
+                process.wait(60)
             runc = [*self._runc(), "delete", "--force", identifier]
             subprocess.run(runc, capture_output=True, check=False)
-            process.wait(25)
+            process.wait(60)
 
     def _runc(self) -> list[str]:
         return ["runc", "--root", str(self.folder / "runc")]
@@ -264,7 +264,6 @@ class Pod:
             if Path("/etc", file).exists():
                 shutil.copy(Path("/etc", file), etc / file)
         given = [(str(etc), "/etc"), *((each, each) for each in SYSTEM if Path(each).exists())]
-        given += [(each, each) for each in _code()]
         mounts += [_bind(source, place, ["rbind", "ro"]) for source, place in given]
         for each in container["volumeMounts"]:
             options = ["rbind", "ro" if each.get("readOnly") else "rw"]
@@ -273,6 +272,8 @@ class Pod:
             mounts.append(
                 _bind(str(self.volumes[each["name"]]), each["mountPath"], [*options, into])
             )
+        # after the volumes: a checkout below /tmp is not hidden by the container's own /tmp
+        mounts += [_bind(each, each, ["rbind", "ro"]) for each in _code()]
         for each in mounts:
             if not each["destination"].startswith("/etc/"):
                 (rootfs / each["destination"].lstrip("/")).mkdir(parents=True, exist_ok=True)
