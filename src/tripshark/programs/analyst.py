@@ -18,41 +18,29 @@ import socket
 import stat
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import tripshark
 from tripshark.analysis.analyst import Analyst
 from tripshark.analysis.sandbox import SYSTEM_READ, hold_service
-from tripshark.errors import BadInput, Permanent, TripsharkError
+from tripshark.errors import Permanent, TripsharkError
+from tripshark.formats import startup
 
 _FIRST_TO_GO = "700"  # oom_score_adj: when memory runs short, analysis goes before any recording
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """What the supervisor says; who and where, nothing else."""
+    """What the supervisor says; who and where, nothing else. Ids left out are those we have."""
 
     socket: str
-    uid: int  # to become, where we are root
-    gid: int
-    group: int  # of the socket: whoever is in it may connect
-    allowed_uids: tuple[int, ...]  # and must be one of these
-
-    @classmethod
-    def from_json(cls, text: str) -> Config:
-        """Raises `BadInput`. Missing ids are those we have."""
-        try:
-            document = json.loads(text)
-            return cls(
-                socket=str(document["socket"]),
-                uid=int(document.get("uid", os.getuid())),
-                gid=int(document.get("gid", os.getgid())),
-                group=int(document.get("group", os.getgid())),
-                allowed_uids=tuple(map(int, document.get("allowed_uids", [os.getuid()]))),
-            )
-        except (ValueError, KeyError, TypeError, AttributeError) as problem:
-            raise BadInput(f"not a configuration: {problem!r}", where="--json-config") from problem
+    uid: int = field(default_factory=os.getuid)  # to become, where we are root
+    gid: int = field(default_factory=os.getgid)
+    group: int = field(default_factory=os.getgid)  # of the socket: whoever is in it may connect
+    allowed_uids: tuple[int, ...] = field(
+        default_factory=lambda: (os.getuid(),)
+    )  # and is of these
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,7 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="tripshark-analyst", description=__doc__)
     parser.add_argument("--json-config", required=True, metavar="JSON")
     try:
-        config = Config.from_json(parser.parse_args(argv).json_config)
+        config = startup.from_json(
+            Config, parser.parse_args(argv).json_config, where="--json-config"
+        )
         with _listen(config) as listening:
             held = _give_up(config)
             asyncio.run(_serve(listening, config, held))

@@ -9,24 +9,21 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
-import grp
-import json
 import logging
 import os
 import resource
 import signal
 import socket
-import stat
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tripshark.errors import Denied, Permanent, TripsharkError
+from tripshark.errors import Permanent, TripsharkError
+from tripshark.programs.privileged import listen, log_to_stderr, say
 from tripshark.recorder import capabilities, kernel
 from tripshark.recorder.config import RecorderConfig
 from tripshark.recorder.holder import Holder
-from tripshark.recorder.keeper import Json, Keeper
+from tripshark.recorder.keeper import Keeper
 from tripshark.recorder.loop import Loop
 from tripshark.recorder.roster import Roster, summary
 from tripshark.recorder.service import Service
@@ -44,11 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json-config", required=True, help="see RecorderConfig")
     parser.add_argument("--worker", help=argparse.SUPPRESS)  # descriptors, given by the holder
     given = parser.parse_args(argv)
-    _log_to_stderr()
+    log_to_stderr("recorder")
     try:
         config = RecorderConfig.from_json(given.json_config)
     except TripsharkError as problem:
-        _say({"ready": False, **problem.as_json()})
+        say({"ready": False, **problem.as_json()})
         return problem.exit_code
     if given.worker:
         pair, listener = (int(each) for each in given.worker.split(","))
@@ -63,9 +60,9 @@ def run(config: RecorderConfig) -> int:
         for words in capabilities.missing():
             log.warning("without %s some processes cannot be recorded", words)
         _raise_limits()
-        listener = _listen(config)
+        listener = listen(config.socket, config.group, whose="recorder")
     except TripsharkError as problem:
-        _say({"ready": False, **problem.as_json()})
+        say({"ready": False, **problem.as_json()})
         return problem.exit_code
     capabilities.drop()
 
@@ -75,61 +72,10 @@ def run(config: RecorderConfig) -> int:
         return [sys.executable, "-P", *module, "--worker", f"{pair},{listener}"]
 
     with listener:
-        code = Holder(command, listener, _say).run()
+        code = Holder(command, listener, say).run()
     with contextlib.suppress(OSError):  # the directory may be closed to us by now
         Path(config.socket).unlink()
     return code
-
-
-def _listen(config: RecorderConfig) -> socket.socket:
-    """The socket, made by the holder so that clients of a restarted recorder only have to wait."""
-    path = Path(config.socket)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-    mask = os.umask(0o117)
-    try:
-        if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
-            _refuse_second(path)
-            path.unlink()
-        listener.bind(config.socket)
-        path.chmod(0o660)
-        if config.group >= 0:
-            os.chown(path, -1, config.group)
-        listener.listen(64)
-    except PermissionError as problem:
-        listener.close()
-        raise Denied(
-            f"may not make the socket: {problem.strerror}",
-            where=str(path),
-            hint=f"is the directory ours, and may we give files to group {_group(config.group)}?",
-        ) from problem
-    except OSError as problem:
-        listener.close()
-        raise Permanent(
-            f"cannot make the socket: {problem.strerror}", where=str(path)
-        ) from problem
-    except BaseException:
-        listener.close()
-        raise
-    finally:
-        os.umask(mask)
-    return listener
-
-
-def _refuse_second(path: Path) -> None:
-    """Two recorders on one socket would record everything twice."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK) as probe:
-        try:
-            probe.connect(str(path))
-        except OSError:
-            return
-    raise Permanent("a recorder is running already", where=str(path), hint="stop it first")
-
-
-def _group(gid: int) -> str:
-    try:
-        return grp.getgrgid(gid).gr_name
-    except (KeyError, OverflowError):
-        return str(gid)
 
 
 def _raise_limits() -> None:
@@ -221,32 +167,6 @@ def _record(config: RecorderConfig, keeper: Keeper, listener: socket.socket) -> 
 
 def _end(loop: Loop) -> None:
     loop.running = False
-
-
-def _say(message: Json) -> None:
-    """The line that whoever started us waits for."""
-    with contextlib.suppress(OSError):
-        os.write(1, json.dumps(message).encode() + b"\n")
-
-
-class _AsJson(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        line = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created)),
-            "level": record.levelname.lower(),
-            "program": "recorder",
-            "pid": record.process,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            line["error"] = self.formatException(record.exc_info)
-        return json.dumps(line)
-
-
-def _log_to_stderr() -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(_AsJson())
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 
 from tripshark.errors import BadInput
+from tripshark.formats import startup
 from tripshark.model.recording import Mode
 
 MIB = 1 << 20
+_WHERE = "the recorder's configuration"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,42 +56,14 @@ class RecorderConfig:
                 continue
             if len(program) % 8 or len(program) > 8 * 4096:
                 problems.append(f"{name} must be up to 4096 instructions of 8 bytes")
-        if not 0 < len(self.socket.encode()) < 108:
-            problems.append("socket must be a path of at most 107 bytes")
+        problems += startup.socket_problems(self.socket)
         if problems:
-            raise BadInput("; ".join(problems), where="the recorder's configuration")
+            raise BadInput("; ".join(problems), where=_WHERE)
 
     @classmethod
     def from_json(cls, text: str) -> RecorderConfig:
         """What `to_json` wrote; names left out have their default. Raises `BadInput`."""
-        where = "the recorder's configuration"
-        try:
-            given = json.loads(text)
-        except ValueError as problem:
-            raise BadInput(f"no JSON: {problem}", where=where) from problem
-        if not isinstance(given, dict):
-            raise BadInput("not a JSON object", where=where)
-        kinds = {each.name: each.type for each in fields(cls)}
-        values: dict[str, object] = {}
-        for name, value in given.items():
-            match kinds.get(name), value:
-                case "int", int() if not isinstance(value, bool):
-                    values[name] = value
-                case "str", str():
-                    values[name] = value
-                case "bool", bool():
-                    values[name] = value
-                case "tuple[int, ...]", list() if all(type(each) is int for each in value):
-                    values[name] = tuple(value)
-                case "tuple[str, ...]", list() if all(type(each) is str for each in value):
-                    values[name] = tuple(value)
-                case None, _:
-                    raise BadInput(f"unknown name {name!r}", where=where)
-                case kind, _:
-                    raise BadInput(f"{name} must be {kind}", where=where)
-        if "socket" not in values:
-            raise BadInput("socket is missing", where=where)
-        return cls(**values)  # type: ignore[arg-type]  # each was matched against its field's type above
+        return startup.from_json(cls, text, where=_WHERE)
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self))
+        return startup.to_json(self)

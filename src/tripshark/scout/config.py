@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 
 from tripshark.errors import BadInput
+from tripshark.formats import startup
 
 USUAL = (  # where runtimes listen by themselves
     "/run/containerd/containerd.sock",
@@ -34,9 +34,7 @@ class ScoutConfig:
     netns_dirs: tuple[str, ...] = NETNS_DIRS
 
     def __post_init__(self) -> None:
-        problems = []
-        if not 0 < len(self.socket.encode()) < 108:
-            problems.append("socket must be a path of at most 107 bytes")
+        problems = startup.socket_problems(self.socket)
         if self.tombstone_s <= 0:
             problems.append("tombstone_s must be positive")
         if not 0.1 <= self.every_s <= 3600:
@@ -44,7 +42,7 @@ class ScoutConfig:
         problems += [
             f"{each[:80]!r} cannot be the path of a socket"
             for each in self.sockets
-            if not (each.startswith("/") and len(each.encode()) < 108 and "\0" not in each)
+            if not each.startswith("/") or startup.socket_problems(each)
         ]
         if problems:
             raise BadInput("; ".join(problems), where=_WHERE)
@@ -52,33 +50,7 @@ class ScoutConfig:
     @classmethod
     def from_json(cls, text: str) -> ScoutConfig:
         """What `to_json` wrote; names left out have their default. Raises `BadInput`."""
-        try:
-            given = json.loads(text)
-        except ValueError as problem:
-            raise BadInput(f"no JSON: {problem}", where=_WHERE) from problem
-        if not isinstance(given, dict):
-            raise BadInput("not a JSON object", where=_WHERE)
-        kinds = {each.name: each.type for each in fields(cls)}
-        values: dict[str, object] = {}
-        for name, value in given.items():
-            match kinds.get(name), value:
-                case "int", int() if not isinstance(value, bool):
-                    values[name] = value
-                case "float", (int() | float()) if not isinstance(value, bool):
-                    values[name] = float(value)
-                case "str", str():
-                    values[name] = value
-                case "tuple[int, ...]", list() if all(type(each) is int for each in value):
-                    values[name] = tuple(value)
-                case "tuple[str, ...]", list() if all(type(each) is str for each in value):
-                    values[name] = tuple(value)
-                case None, _:
-                    raise BadInput(f"unknown name {name!r}", where=_WHERE)
-                case kind, _:
-                    raise BadInput(f"{name} must be {kind}", where=_WHERE)
-        if "socket" not in values:
-            raise BadInput("socket is missing", where=_WHERE)
-        return cls(**values)  # type: ignore[arg-type]  # each was matched against its field's type above
+        return startup.from_json(cls, text, where=_WHERE)
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self))
+        return startup.to_json(self)
