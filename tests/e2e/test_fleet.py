@@ -224,6 +224,19 @@ def test_an_alert_at_the_wrong_node_is_captured_at_the_right_one(fleet: Fleet) -
     assert not [e for e in fleet.nodes[0].incidents() if e["falco_rule"] == "Lost alert"]
 
 
+def test_an_alert_that_came_both_ways_is_captured_once_and_ends(fleet: Fleet) -> None:
+    """Its own node has it already when another one passes it on: the resource tells of the incident that there is."""
+    fleet.talk(5006)
+    event = alert(fleet, 1, rule="Came twice")
+    fleet.nodes[1].post(event)
+    incident = sealed(fleet.nodes[1], "Came twice")
+    fleet.nodes[0].post(event)
+    resource = complete(fleet, having="Came twice")
+    (part,) = resource["status"]["parts"]
+    assert part["incident"] == incident["id"]
+    assert len([e for e in fleet.nodes[1].incidents() if e["falco_rule"] == "Came twice"]) == 1
+
+
 def test_a_workload_is_frozen_on_every_node_and_merges_into_one_file(
     fleet: Fleet, tmp_path: Path
 ) -> None:

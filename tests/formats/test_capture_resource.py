@@ -17,6 +17,7 @@ from tripshark.errors import BadInput
 from tripshark.formats.capture_resource import (
     carries,
     collection,
+    incident_of,
     moment,
     part_status,
     read,
@@ -25,7 +26,7 @@ from tripshark.formats.capture_resource import (
     whole_status,
 )
 from tripshark.formats.capture_schema import SPECS, STATUS, check, definitions
-from tripshark.model.evidence import IncidentId
+from tripshark.model.evidence import IncidentId, incident_id
 from tripshark.model.filter import Scope
 from tripshark.model.fleet import (
     SECOND,
@@ -106,6 +107,29 @@ def test_a_request_comes_back_as_it_went(request: FleetRequest) -> None:
     assert back.request == replace(request, wide=wide)
     assert (back.namespace, back.version, back.deleting) == (request.namespace, "7", False)
     assert back.path == f"{collection(back.kind, back.namespace)}/{back.name}"
+
+
+def test_a_namespaced_capture_joins_no_incident_of_others() -> None:
+    """Whoever may write a Capture can name anybody's incident; it becomes one of his namespace, the same on every node."""
+    said = IncidentId("20261123t101502-7kq3f2")
+    told = served(a_request(incident=said))
+    mine = read(told)
+    theirs = replace(mine, namespace="hr", uid="another")
+    assert mine.request is not None
+    assert mine.request.incident == said  # what was asked is not changed
+    assert incident_of(mine) not in (said, incident_of(theirs))
+    assert incident_of(replace(mine, uid="another", created_ns=5)) == incident_of(mine)
+    assert incident_of(mine).startswith(f"{said}-")  # the hub's listing goes by the time in it
+    wide = read(served(a_request(incident=said, wide=True)))
+    assert incident_of(wide) == said  # the nodes' own
+
+
+def test_without_an_incident_it_is_the_resources() -> None:
+    """All nodes give their parts one id, and no two resources share it."""
+    one = read(served(a_request()))
+    assert incident_of(one) == incident_of(replace(one, version="7"))
+    assert incident_of(one) != incident_of(replace(one, uid="another"))
+    assert incident_id(incident_of(one)) == incident_of(one)
 
 
 def test_the_path_is_the_apis() -> None:

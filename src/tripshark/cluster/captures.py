@@ -174,7 +174,7 @@ class Captures:
 
     def _busy(self, namespace: str) -> int:
         return sum(
-            care.busy for care in self._cares.values() if care.resource.namespace == namespace
+            care.busy for care in self._cares.values() if _whose(care.resource) == namespace
         )
 
     # ------------------------------------------------------------------------- tidying up
@@ -225,9 +225,9 @@ class _Admission(Admission):
         self.refused = 0
 
     def admit(self, resource: Resource) -> str:
-        namespace = resource.namespace
+        namespace = _whose(resource)
         now_ns = self._clock.now_ns()
-        whose = f"namespace {namespace}" if namespace else "ClusterCaptures"
+        whose = f"{'namespace' if resource.namespace else 'ClusterCaptures for'} {namespace}"
         begun = self._begun.setdefault(namespace, deque())
         while begun and now_ns - begun[0] > _MINUTE_NS:
             begun.popleft()
@@ -244,6 +244,14 @@ class _Admission(Admission):
 
     def lane(self, namespace: str) -> asyncio.Semaphore:
         return self._lanes.setdefault(namespace, asyncio.Semaphore(_LANES))
+
+
+def _whose(resource: Resource) -> str:
+    """Whose share of this node a resource uses up: so a flood about one namespace leaves others theirs."""
+    if resource.namespace or resource.request is None:
+        return resource.namespace
+    spaces = {aim.namespace or f"node {aim.name}" for aim in resource.request.aims}
+    return f"{', '.join(sorted(spaces))} of the cluster"
 
 
 _OBJECT = msgspec.json.Decoder(dict)

@@ -24,6 +24,7 @@ from tripshark.errors import (
 from tripshark.formats.capture_resource import (
     HOST_UID,
     Resource,
+    incident_of,
     part_status,
     read,
     status_patch,
@@ -216,6 +217,7 @@ class Care:
     async def _part(self, target: Target, request: FleetRequest) -> None:
         """Start one part, whatever it takes, and tell of it until it is final."""
         id = f"{self.resource.uid}/{_uid(target)}"
+        request = replace(request, incident=incident_of(self.resource))
         order = Order(request=request, resource=self.resource.title, target=target.key)
         pause = 0.1
         while True:

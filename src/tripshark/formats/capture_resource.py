@@ -6,6 +6,7 @@ schema first, and a Capture that means anything outside its own namespace is no 
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -89,6 +90,25 @@ class Resource:
     @property
     def title(self) -> str:
         return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
+
+def incident_of(known: Resource) -> IncidentId:
+    """The incident that all parts of a request belong to, the same on every node.
+
+    Whoever may make a Capture in one namespace can write the id of anybody's incident into it. So a namespaced one's is
+    made of its namespace and what it says: it joins no incident but those of Captures of the same namespace, whichever id
+    it names. Cluster-scoped ones are the nodes' and the administrators', and mean what they say.
+    """
+    said = known.request.incident if known.request else None
+    if said is not None and not known.namespace:
+        return said
+    if said is not None:
+        head, told = said[:24].strip("-"), f"{known.namespace}/{said}"
+    else:
+        at = datetime.fromtimestamp(known.created_ns // 10**9, tz=UTC)
+        head, told = f"{at:%Y%m%dt%H%M%S}", known.uid
+    tail = hashlib.blake2b(told.encode(), digest_size=10).hexdigest()
+    return IncidentId(f"{head}-{tail}")
 
 
 def collection(kind: str, namespace: str = "") -> str:

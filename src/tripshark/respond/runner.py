@@ -385,7 +385,7 @@ class Runner:
             rule=plan.rule,
             alert=record.body.decode(errors="replace") if record.via != manual.VIA else "",
             origin=self._host.name,
-            wide=far.aim.namespace != opened.incident.namespace,
+            wide=True,  # in a namespaced one an incident's id is anybody's word
         )
         try:
             name = await self._world.fleet.ask(request)
@@ -594,6 +594,7 @@ class Runner:
             opened.repeat(first, record.received_ns)
             batch.repeat(first, record.received_ns)
             self._recent.settle(record.seq, Fate(first, opened.incident.id))
+            self._keep_order(record, alert, Fate(first, opened.incident.id), batch)
         batch.touched.add(opened.incident.id)
         self._answer(record, opened.incident, batch)
 
@@ -728,22 +729,36 @@ class Runner:
             )
             self._refuse(record, alert, key, refusal, batch)
             return
-        if orders.wants_rules(order):
-            first = self._recent.saw(event_key(alert), record.seq)
-            if first not in (None, record.seq):
-                self._repeat(first, record.received_ns, batch)
-                fate = self._fate(first)
-                self._recent.settle(record.seq, fate)
-                await self._answer_with(record, fate, batch)
-                return
+        within = orders.confines(order)
+        if not orders.wants_rules(order):
+            now_ns = self._world.clock.now_ns()
+            plan = orders.plan_of(order, alert, target, self._defaults, now_ns)
+            await self._begin(
+                record, alert, key, plan, target, batch, incident=order.request.incident
+            )
+        elif not within and (first := self._earlier(alert, record)) is not None:
+            self._repeat(first, record.received_ns, batch)
+            fate = self._fate(first)
+            self._recent.settle(record.seq, fate)
+            self._keep_order(record, alert, fate, batch)
+            await self._answer_with(record, fate, batch)
+        else:
             resolution = Resolution(
                 target=target, reason=f"{order.request.origin or 'another node'} passed it on"
             )
-            await self._react(record, alert, resolution, batch, within=orders.confines(order))
-            return
-        now_ns = self._world.clock.now_ns()
-        plan = orders.plan_of(order, alert, target, self._defaults, now_ns)
-        await self._begin(record, alert, key, plan, target, batch, incident=order.request.incident)
+            await self._react(record, alert, resolution, batch, within=within)
+
+    def _earlier(self, alert: Alert, record: Record) -> int | None:
+        """The record that was the very same event before this one."""
+        first = self._recent.saw(event_key(alert), record.seq)
+        return None if first == record.seq else first
+
+    def _keep_order(self, record: Record, alert: Alert, fate: Fate, batch: _Batch) -> None:
+        """An order is found again by its row, also where its alert was only counted: else it is done for ever."""
+        if record.via.startswith(orders.VIA) and fate.incident is not None:
+            batch.rows.append(
+                AlertRow(accepted=_accepted(record, alert), incident=fate.incident, refusal=None)
+            )
 
     async def _answer_with(self, record: Record, fate: Fate, batch: _Batch) -> None:
         """Tell what became of the event earlier."""
