@@ -72,8 +72,13 @@ def fit(
         if spare >= 0 or not dispensable:
             break
         chosen.remove(max(dispensable, key=lambda n: columns[n].rank))
-    # what is left goes to those that are folded, the one that needs least first
     widths = dict(floor)
+    # with too little room even so, long words are folded within, those of the widest column first
+    for number in sorted((n for n in chosen if columns[n].least), key=lambda n: -floor[n]):
+        taken = min(max(0, -spare), max(0, floor[number] - columns[number].least))
+        widths[number] -= taken
+        spare += taken
+    # what is left goes to those that are folded, the one that needs least first
     wanting = sorted((n for n in chosen if natural[n] > floor[n]), key=lambda n: natural[n])
     for place, number in enumerate(wanting):
         share = max(0, spare) // (len(wanting) - place)
