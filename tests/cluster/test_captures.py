@@ -55,10 +55,12 @@ NEEDS = [
 
 
 class Now:
-    """`ports.Clock`, the real one."""
+    """`ports.Clock`, the real one, which a test may put forward."""
+
+    ahead_ns = 0
 
     def now_ns(self) -> int:
-        return time.time_ns()
+        return time.time_ns() + self.ahead_ns
 
 
 class Pods:
@@ -758,6 +760,33 @@ async def test_a_deleted_capture_ends_nothing(
 
 
 # ------------------------------------------------------------------------------ asks
+
+
+async def test_a_flood_of_alerts_is_no_flood_of_resources(tmp_path: Path) -> None:
+    """So many asks about one pod and so many of a node in a minute; the same again is free, and a minute later all is well."""
+    from tripshark.cluster.captures_asks import PER_MINUTE, PER_TARGET, Outbox
+    from tripshark.errors import TooMany
+
+    clock = Now()
+    outbox = Outbox(None, FolderAsks(tmp_path), clock)  # type: ignore[arg-type]  # nothing is sent here
+
+    async def ask(pod: int, number: int) -> str:
+        aim = Aim(kind=Aimed.POD, namespace="a", name=f"p{pod}")
+        return await outbox.ask(FleetRequest(aims=(aim,), t0_ns=1, alert=f"{pod} {number}"))
+
+    for number in range(PER_TARGET):
+        await ask(0, number)
+    await ask(0, 0)
+    with pytest.raises(TooMany, match="20 about pod a/p0"):
+        await ask(0, PER_TARGET)
+    for pod in range(1, PER_MINUTE - PER_TARGET + 1):
+        await ask(pod, 0)
+    with pytest.raises(TooMany, match=f"{PER_MINUTE} within"):
+        await ask(10_000, 0)
+    assert outbox.refused == 2
+    assert len(await FolderAsks(tmp_path).pending()) == PER_MINUTE
+    clock.ahead_ns += 61 * 10**9
+    await ask(0, PER_TARGET)
 
 
 async def test_an_ask_that_no_resource_can_say_is_refused_at_once(tmp_path: Path) -> None:

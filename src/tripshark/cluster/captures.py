@@ -105,6 +105,7 @@ class Captures:
             "asks_waiting": self.outbox.waiting,
             "asks_sent": self.outbox.sent,
             "asks_dropped": self.outbox.dropped,
+            "asks_refused": self.outbox.refused,
             "asks_problem": self.outbox.problem,
             "deleted": self.deleted,
         }

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import secrets
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +34,13 @@ from tripshark.ports import Clock
 log = logging.getLogger(__name__)
 
 MAX_ASKS: Final = 10_000
+MAX_BYTES: Final = 64 << 20  # of them together: an alert may be long
 SLOW_S: Final = 30.0  # between tries of what somebody has to mend first
+PER_MINUTE: Final = (
+    120  # asks of this node: alerts can be a flood, and each would be an object of the API server
+)
+PER_TARGET: Final = 20  # of them about one pod, workload, service or node
+_MINUTE_NS: Final = 60 * 10**9
 # Made at import: two threads that have msgspec learn a class at the same moment crash Python.
 _REQUEST: Final = msgspec.json.Decoder(FleetRequest)
 
@@ -73,9 +80,14 @@ class FolderAsks:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if path.exists():
                 return
-            if sum(1 for _ in self._folder.iterdir()) >= MAX_ASKS:
+            sizes = []
+            with os.scandir(self._folder) as entries:
+                for each in entries:
+                    with contextlib.suppress(FileNotFoundError):  # sent just now
+                        sizes.append(each.stat(follow_symlinks=False).st_size)
+            if len(sizes) >= MAX_ASKS or sum(sizes) >= MAX_BYTES:
                 raise TooMany(
-                    f"{MAX_ASKS} requests wait for the API server already",
+                    f"{len(sizes)} requests wait for the API server already",
                     where=str(self._folder),
                     hint="they are sent as soon as it is there",
                 )
@@ -143,21 +155,43 @@ class Outbox:
         self._clock = clock
         self._slow_s = slow_s
         self._asked = asyncio.Event()
+        self._lately: deque[tuple[int, str, str]] = deque()  # when, about whom, as which resource
         self.sent = 0
+        self.refused = 0  # more of them within a minute than may be
         self.dropped = 0  # the API server will never take them; each is in the log
         self.waiting = 0
         self.problem = ""  # why something waits
 
     async def ask(self, request: FleetRequest) -> str:
-        """Durable when it returns; the resource's name. Raises `BadInput` for what no resource can say."""
+        """Durable when it returns; the resource's name. Raises `BadInput` for what no resource can say,
+        `TooMany` for more within a minute than nodes ask of each other."""
         if not carries(request.alert) and request.rule:
             # the plan is made already, and this node's own part holds the alert
             request = replace(request, alert="")
         name = resource_name(request)
         resource(request, name)
+        self._admit(name, ", ".join(map(str, request.aims)))
         await self._asks.append(name, request)
         self._asked.set()
         return name
+
+    def _admit(self, name: str, whom: str) -> None:
+        """The same ask again is free: it is the same resource."""
+        now_ns = self._clock.now_ns()
+        while self._lately and now_ns - self._lately[0][0] > _MINUTE_NS:
+            self._lately.popleft()
+        if any(name == known for _, _, known in self._lately):
+            return
+        about_it = sum(whom == known for _, known, _ in self._lately)
+        if len(self._lately) >= PER_MINUTE or about_it >= PER_TARGET:
+            self.refused += 1
+            told = f"{PER_TARGET} about {whom}" if about_it >= PER_TARGET else str(PER_MINUTE)
+            raise TooMany(
+                f"other nodes were asked {told} within a minute already",
+                hint="deliver alerts to the node they are about: internalTrafficPolicy: Local",
+                after=60.0,
+            )
+        self._lately.append((now_ns, whom, name))
 
     async def run(self) -> Never:
         """Send what waits, for ever."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import msgspec
 import structlog
 
-from tripshark.errors import BadInput, NotFound, Refused, Transient, TripsharkError
+from tripshark.errors import BadInput, NotFound, Refused, TooMany, Transient, TripsharkError
 from tripshark.formats import bpf, falco
 from tripshark.formats.wire import Frozen
 from tripshark.model.alert import Accepted, Alert, AlertId, Json, Priority, meaning
@@ -360,7 +360,7 @@ class Runner:
         except (BadInput, Transient) as problem:
             return replace(
                 refusal,
-                reason=Reason.NO_TARGET,
+                reason=Reason.RATE if isinstance(problem, TooMany) else Reason.NO_TARGET,
                 message=f"{far.aim} is on another node, which could not be asked: {problem.message}",
                 hint=problem.hint,
             )
