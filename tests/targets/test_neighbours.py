@@ -228,6 +228,10 @@ async def test_a_pod_without_an_owner_is_a_workload_of_one() -> None:
     assert alone.targets == (here,)
     owned = replace(here, identity=replace(here.identity, owner="Deployment/elsewhere"))
     assert (await there.targets.workload_of(owned)).targets == (owned,)
+    for trick in (f"Node/{HERE}", f"node/{THERE}", "Service/ledger", "Pod/till-0"):
+        forged = replace(here, identity=replace(here.identity, owner=trick))
+        found = await place().targets.workload_of(forged)  # its author wrote that
+        assert (found.targets, found.elsewhere) == ((forged,), ())
 
 
 @pytest.mark.parametrize("trouble", ["away", "hangs"])

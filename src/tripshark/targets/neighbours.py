@@ -16,6 +16,9 @@ from tripshark.targets.sources import Cluster
 from tripshark.targets.view import View
 
 MAX_ENDS = 16  # behind one service
+_NO_WORKLOADS = frozenset({"", "node", "service", "pod"})
+"""What `expand` knows besides. Pods' authors write their owners, and a static pod's is its node: all of whose packets are
+not that pod's workload."""
 _CLOCKS_NS = 2_000_000_000
 _ALWAYS_NS = 1 << 62
 
@@ -134,7 +137,7 @@ class Neighbourhood:
     async def workload_of(self, target: Target, view: View) -> Members:
         """Every pod of the workload that this one belongs to, itself among them."""
         kind, slash, name = target.identity.owner.partition("/")
-        if not slash:
+        if not slash or kind.lower() in _NO_WORKLOADS:
             return Members(
                 targets=(target,), reason=f"{target.title} belongs to no workload that is known"
             )
