@@ -11,7 +11,6 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tripshark import settings as module
 from tripshark.errors import BadInput
 from tripshark.model.units import bytes_of, count_of, ns_of, seconds_of
 from tripshark.settings import (
@@ -21,6 +20,7 @@ from tripshark.settings import (
     as_yaml,
     explain,
     load,
+    loading,
     reference,
     shipped_rules,
     variable,
@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(autouse=True)
 def _no_file_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(module, "DEFAULT_CONFIG", tmp_path / "etc" / "tripshark.yaml")
+    monkeypatch.setattr(loading, "DEFAULT_CONFIG", tmp_path / "etc" / "tripshark.yaml")
 
 
 def write(folder: Path, text: str) -> Path:
@@ -130,7 +130,7 @@ def test_the_file_is_found_by_option_variable_or_place(
     """--config before TRIPSHARK_CONFIG before /etc; a named file must be there."""
     path = write(tmp_path, "data: /srv/one\n")
     assert load(None, {}, {"TRIPSHARK_CONFIG": str(path)}).data == Path("/srv/one")
-    monkeypatch.setattr(module, "DEFAULT_CONFIG", path)
+    monkeypatch.setattr(loading, "DEFAULT_CONFIG", path)
     assert load(None, {}, {}).data == Path("/srv/one")
     with pytest.raises(BadInput) as caught:
         load(tmp_path / "none.yaml", {}, {})
@@ -335,7 +335,7 @@ def test_a_secret_path_alone_lets_nobody_read() -> None:
 def test_an_ordinary_users_data_lies_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without root and without the system's folder: below XDG_STATE_HOME."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    monkeypatch.setattr(module, "SYSTEM_DATA", Path("/nonexistent/tripshark"))
+    monkeypatch.setattr(loading, "SYSTEM_DATA", Path("/nonexistent/tripshark"))
     settings = load(None, {}, {"XDG_STATE_HOME": "/home/u/.state"})
     assert settings.data == Path("/home/u/.state/tripshark")
     assert next(each for each in explain(settings) if each.name == "data").source.startswith(
