@@ -29,7 +29,10 @@ READ_WITHIN = 5.0  # seconds that the analyst may take before we no longer wait 
 @command
 def capture(
     target: Annotated[
-        str, typer.Argument(help="ns/pod, netns:NAME, pid:N, container:ID or host.")
+        str,
+        typer.Argument(
+            help="ns/pod, ns/deployment/NAME, ns/service/NAME, netns:NAME, pid:N, container:ID or host."
+        ),
     ],
     before: Annotated[
         str, typer.Option("--before", help="History to take: 30s.", show_default=False)
