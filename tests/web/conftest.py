@@ -72,6 +72,8 @@ class RecordedCaptures:
     async def capture(self, request: CaptureRequest) -> Incident:
         if request.target == "nobody":
             raise NotFound("no such target", where=request.target)
+        if request.target == "payments/nobody":
+            raise NotFound("no such target", hint="recorded are: shop/cart")
         self.asked.append(request)
         return self.opens
 

@@ -14,7 +14,7 @@ from tripshark.ingest.auth import Credentials, Gate
 from tripshark.model.evidence import IncidentId, Ledger, Manifest
 from tripshark.model.incident import State
 from tripshark.model.part import Part, Place, node_name
-from tripshark.model.target import Identity, Resolution, TargetKind
+from tripshark.model.target import Elsewhere, Identity, Members, Resolution, TargetKind
 from tripshark.web.app import App
 from tripshark.web.routes import ROUTES
 
@@ -69,6 +69,11 @@ class Found:
     async def find(self, name: str) -> Resolution:
         pod, cart, host = await self.all()
         known = {"payments/shop0": pod, "payments/hostly": host, "container:0123456789ab": cart}
+        if name == "payments/service/mixed":
+            return Resolution(target=pod, reason="", members=Members(targets=(pod, cart)))
+        if name == "payments/service/far":
+            far = Members(targets=(pod,), elsewhere=(Elsewhere(node="n2"),))
+            return Resolution(target=pod, reason="", members=far)
         return Resolution(target=known.get(name), reason="")
 
 
@@ -300,6 +305,7 @@ CAPTURES = {  # target and scope → the answer to who may capture in payments
     ("container:0123456789ab", ""): 403, ("container:ffffffffffff", ""): 403, ("host", ""): 403,
     ("pid:1", ""): 403, ("netns:shop0", ""): 403, ("node:node-1", ""): 403, ("x:y/z", ""): 403,
     ("payments/service/checkout", ""): 202, ("shop/deployment/cart", ""): 403,
+    ("payments/service/mixed", ""): 403, ("payments/service/far", ""): 403,
 }  # fmt: skip
 
 
@@ -317,6 +323,18 @@ async def test_captures_need_the_right_where_the_packets_are(
                 got = await http.post("/v1/captures", json=body)
             assert got.status_code == status, (target, user, got.text)
         assert len(world.captures.asked) == (2 if capturer == 202 else 1)
+
+
+async def test_who_asks_for_what_is_not_there_learns_no_names_of_others(
+    guarded: tuple[World, Cluster],
+) -> None:
+    """People are helped with names that resemble what they wrote, which are everybody's."""
+    app = _serve(guarded)
+    for user, told in (("capturer", False), ("admin", True)):
+        async with _client(app, user) as http:
+            got = await http.post("/v1/captures", json={"target": "payments/nobody"})
+        assert got.status_code == 404
+        assert ("shop/cart" in got.text) is told
 
 
 async def test_credentials_of_alerts_read_nothing_beside_the_cluster(

@@ -129,6 +129,9 @@ async def require_capture(caller: Caller, asked: CaptureRequest, targets: Target
     needed: set[str] = {head} if slash and ":" not in head else set()
     if found is not None and found.target is not None:
         needed |= set(namespaces_of([found.target]))
+        if found.members is not None:  # all of them are captured
+            needed |= set(namespaces_of(found.members.targets))
+            needed |= {each.namespace or EVERY for each in found.members.elsewhere}
     elif found is not None and found.elsewhere is not None:
         needed.add(found.elsewhere.namespace or EVERY)
     elif not needed:  # nobody knows what would be captured

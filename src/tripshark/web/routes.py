@@ -103,7 +103,12 @@ async def capture(request: Request, parts: Parts) -> Response:
     caller = caller_of(request, parts)
     asked = await captures.read(request, caller.name)
     await require_capture(caller, asked, parts.targets)
-    started = await parts.captures.capture(asked)
+    try:
+        started = await parts.captures.capture(asked)
+    except NotFound as unknown:
+        if await caller.sees_everything():
+            raise
+        raise NotFound(unknown.message) from unknown  # its hint names pods of others
     return json(shapes.incident(started), 202, {"location": f"/v1/incidents/{started.id}"})
 
 
