@@ -114,6 +114,17 @@ class Cluster:
         states = list(mirrors.values()) if isinstance(mirrors, dict) else []
         return bool(states) and all(each["synced"] and not each["problem"] for each in states)
 
+    def problems(self) -> tuple[str, ...]:
+        """Why owners and names of other nodes' pods may be old, or captures of other nodes late; () when all is well."""
+        said: dict[str, None] = {}
+        mirrors = self.metadata.state()["mirrors"]
+        for each in mirrors.values() if isinstance(mirrors, dict) else ():
+            if each["problem"]:
+                said[str(each["problem"])] = None
+        if self.captures is not None and self.captures.outbox.problem:
+            said[str(self.captures.outbox.problem)] = None
+        return tuple(f"the Kubernetes API is not followed: {each}" for each in said)
+
     def told(self, incident: Incident) -> None:
         """An incident ended."""
         if self.local is not None:

@@ -84,6 +84,7 @@ log = structlog.get_logger("tripshark.node")
 
 ADDRESSES_EVERY = 60.0  # seconds between looks for old addresses
 ADDRESSES_NS = 24 * 3600 * 10**9  # who held an address is known for so long after it was left
+SCOUT_SECONDS = 1.0  # that it may take to say how it is
 LOOK_EVERY = 5.0  # seconds between two looks at who is recorded how, without news
 ALIVE_EVERY = (
     5.0  # seconds between notes that we are running, by which an outage is measured afterwards
@@ -462,25 +463,36 @@ async def _follow_pods(scout: ScoutClient, targets: LocalTargets) -> None:
 
 
 async def _around(scout: ScoutClient | None, cluster: Cluster | None) -> Surroundings:
-    """How well the runtimes and the Kubernetes API are heard, for the metrics."""
+    """How well the runtimes and the Kubernetes API are heard, for metrics and warnings."""
     runtimes, sandboxes = None, 0
+    problems: list[str] = []
     if scout is not None:
         runtimes = 0
-        with contextlib.suppress(TripsharkError):
-            told = await scout.state()
-            known, count = told.get("runtimes"), told.get("sandboxes")
-            runtimes = (
-                sum(each.get("state") == "followed" for each in known)
-                if isinstance(known, list)
-                else 0
+        try:
+            async with asyncio.timeout(SCOUT_SECONDS):
+                told = await scout.state()
+        except (TripsharkError, TimeoutError) as away:
+            problems.append(
+                f"new pods are recorded without names: {str(away) or 'the scout is silent'}"
             )
+        else:
+            known, count = told.get("runtimes"), told.get("sandboxes")
+            known = known if isinstance(known, list) else []
+            runtimes = sum(each.get("state") == "followed" for each in known)
             sandboxes = count if isinstance(count, int) else 0
+            problems += [
+                f"no pods are heard of from {each.get('socket')}, which is {each.get('state')}"
+                f" {each.get('error', '')}".rstrip()
+                for each in known
+                if each.get("state") != "followed"
+            ]
     if cluster is None:
-        return Surroundings(runtimes=runtimes, sandboxes=sandboxes)
+        return Surroundings(runtimes=runtimes, sandboxes=sandboxes, problems=tuple(problems))
     asks = cluster.captures.outbox if cluster.captures is not None else None
     return Surroundings(
         runtimes=runtimes,
         sandboxes=sandboxes,
+        problems=(*problems, *cluster.problems()),
         kubernetes_up=cluster.is_heard,
         kubernetes_failures=cluster.api.failures,
         asks_waiting=asks.waiting if asks else 0,

@@ -78,6 +78,7 @@ class Surroundings:
     asks_sent: int = 0
     asks_dropped: int = 0
     asked_too_often: int = 0  # requests of others that this node would not take up
+    problems: tuple[str, ...] = ()  # who is not heard, and what comes of it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -191,7 +191,7 @@ async def readyz(request: Request, parts: Parts) -> Response:
         answer["upstream"] = _upstream(parts)
         answer["warnings"] = [
             *upstream.problems(),
-            *_warnings(parts),
+            *await _warnings(parts),
         ]
     else:
         answer["checks"] = {
@@ -210,9 +210,11 @@ async def _may_know(request: Request, parts: Parts) -> bool:
         return False
 
 
-def _warnings(parts: Parts) -> list[str]:
+async def _warnings(parts: Parts) -> list[str]:
     """What works less well than it should, and makes nobody unready."""
     said = [words for source in parts.sources() for words in source.problems()]
+    if parts.around is not None:
+        said += (await parts.around()).problems
     if parts.outbox is not None:
         outbox = parts.outbox()
         said += [outbox.problem] if outbox.problem else []
@@ -307,7 +309,7 @@ async def home(request: Request, parts: Parts) -> Response:
         problems=(
             *([journal] if everything and (journal := parts.journal().problem) else []),
             *(parts.upstream(now_ns).problems() if everything else ()),
-            *(_warnings(parts) if everything else ()),
+            *(await _warnings(parts) if everything else ()),
         ),
         now_ns=now_ns,
         is_hub=parts.kind == "hub",
