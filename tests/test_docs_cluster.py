@@ -285,7 +285,7 @@ def test_what_stands_in_tables_is_there_too() -> None:
 def test_every_variable_of_the_environment_is_a_setting() -> None:
     """TRIPSHARK_A__B in a page, a value or a manifest is the setting `a.b`."""
     known = {
-        settings.PREFIX + each.name.upper().replace(".", "__")
+        "TRIPSHARK_" + each.name.upper().replace(".", "__")
         for each in settings.reference()
         if "[" not in each.name
     }
