@@ -14,7 +14,7 @@ from tests.hub.conftest import Fleet
 from tests.store.evidence import START, S, seal
 from tripshark.errors import NotFound, NotVerified, Transient
 from tripshark.model.evidence import IncidentId, SealedFile, Word
-from tripshark.model.incident import State
+from tripshark.model.incident import EVERY, State
 from tripshark.ports import Query
 from tripshark.store.catalogue import SqlCatalogue
 from tripshark.store.fleet import FleetParts
@@ -154,6 +154,38 @@ async def test_a_broken_signature_and_another_key_are_told(fleet: Fleet) -> None
     assert len(found) == 3
     await harvest.look()
     assert (harvest.state.unreadable, harvest.state.odd) == (1, 2)
+
+
+async def test_who_may_write_to_the_store_opens_no_evidence_of_others(fleet: Fleet) -> None:
+    """A forged part says whose packets it holds: nobody believes it, and it takes the place of no genuine one."""
+    node = await fleet.node("node-1")
+    true = seal(node.vault, 1)
+    await node.outbox.send()
+    harvest = fleet.harvest()
+    await harvest.look()
+    before = await fleet.catalogue.incident(true.id)
+    thief = await fleet.node("other/node-1")
+    thief.outbox._node = node.outbox._node
+    seal(thief.vault, 7, incident=true.id, namespaces=("thief",))
+    fresh = seal(thief.vault, 2, namespaces=("thief",))
+    folder = Path(thief.vault.folder(true.id))
+    day = "evidence/2026/11/25"
+    for name in ("manifest.sig", "evidence.pcapng", "manifest.json"):
+        key = f"{day}/{true.id}/node-1/{name}"
+        await fleet.objects.replace(key, (folder / name).read_bytes())
+    await thief.outbox.send()
+    fleet.clock.ns += 3600 * S
+    await harvest.look()
+    assert await fleet.catalogue.incident(true.id) == before
+    assert len(await fleet.catalogue.alerts(true.id)) == 1
+    assert await fleet.catalogue.incidents(Query(visible=("thief",))) == []
+    taken = await fleet.catalogue.incident(fresh.id)
+    assert taken is not None
+    assert taken.held == (EVERY,)
+    await _delete(fleet.objects, day)
+    fleet.clock.ns += 3600 * S
+    await harvest.look()
+    assert await fleet.catalogue.incident(true.id) == before  # what was forged is gone, it is not
 
 
 async def test_what_left_the_store_is_removed_and_what_comes_back_is_found(

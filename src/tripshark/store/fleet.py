@@ -11,7 +11,7 @@ from sqlalchemy import Connection, RowMapping, func, insert, select, update
 
 from tripshark.model.alert import Json
 from tripshark.model.evidence import IncidentId, SealedFile, canonical
-from tripshark.model.incident import State
+from tripshark.model.incident import EVERY, State
 from tripshark.model.part import NodeName, Part, Place, joined
 from tripshark.ports import AlertRow
 from tripshark.store import custody, schema
@@ -53,17 +53,24 @@ class FleetParts:
         """Take a part in with its alerts and join its incident anew.
 
         Returns whether it is new, and what is odd about it ("" when nothing is): its signature does not hold, or
-        is by another key than this node's first part.
+        is by another key than this node's first part; then only who may read everything sees it. A second part of
+        one node, under another day, is odd too, and not taken in.
         """
 
         def work(connection: Connection) -> tuple[bool, str]:
             table = schema.parts
             odd = _odd(connection, part, now_ns)
-            its = part if not odd else replace(part, incident=replace(part.incident, problem=odd))
+            its = part
+            if odd:  # whoever may write there says whose packets these are: nobody's word
+                untold = replace(part.incident, problem=odd, namespaces=(EVERY,))
+                its = replace(part, incident=untold)
             of_it = (table.c.incident == part.place.incident) & (table.c.node == part.node)
             before = connection.execute(
-                select(table.c.manifest_sha256, table.c.gone_ns).where(of_it)
+                select(table.c.manifest_sha256, table.c.gone_ns, table.c.day).where(of_it)
             ).one_or_none()
+            if before is not None and not before.gone_ns and before.day != part.place.day:
+                there = f"this node's part lies under {before.day} already, and stays"
+                return False, there
             row = _row(its, now_ns)
             if before is None:
                 connection.execute(insert(table).values(row))
@@ -85,7 +92,11 @@ class FleetParts:
             for place in wanted:
                 connection.execute(
                     update(table)
-                    .where(table.c.incident == place.incident, table.c.node == place.node)
+                    .where(
+                        table.c.incident == place.incident,
+                        table.c.node == place.node,
+                        table.c.day == place.day,
+                    )
                     .values(gone_ns=now_ns)
                 )
             for incident in {place.incident for place in wanted}:
