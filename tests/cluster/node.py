@@ -199,6 +199,12 @@ class RealNode:
     def prepare(self) -> None:
         self._sysctls = {each: Path("/proc/sys", each).read_text() for each in _SYSCTLS}
         self._made = [each for each in _MADE if not os.path.exists(each)]
+        for hierarchy in _hierarchies():
+            own = hierarchy / self.folder.name
+            own.mkdir(exist_ok=True)
+            for name in ("cpuset.cpus", "cpuset.mems"):
+                if (hierarchy / name).exists():  # the first version's: nothing is inherited
+                    (own / name).write_text((hierarchy / name).read_text())
 
     def close(self) -> None:
         """Nothing is left of the node; its runtime and control plane are closed by whoever made them."""
@@ -212,7 +218,7 @@ class RealNode:
         for mount in reversed([each for each in mounts if each.startswith(f"{self.folder}/")]):
             subprocess.run(["umount", "-l", mount], capture_output=True, check=False)
         for folder, _, _ in os.walk("/sys/fs/cgroup", topdown=False):
-            if "/kubepods" in folder:  # only the empty ones go
+            if f"/{self.folder.name}" in folder:  # only the empty ones go
                 with contextlib.suppress(OSError):
                     os.rmdir(folder)
         for path in self._made:
@@ -227,6 +233,7 @@ class RealNode:
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "kind": "KubeletConfiguration",
             "cgroupDriver": "cgroupfs",
+            "cgroupRoot": f"/{self.folder.name}",  # or it ends the pods of any other kubelet here
             "failSwapOn": False,
             "enforceNodeAllocatable": [],
             "makeIPTablesUtilChains": False,  # the machine's iptables are left alone
@@ -268,6 +275,16 @@ class RealNode:
         return "\n".join(
             each.read_text(errors="replace")[-1500:] for each in self.folder.glob("*.log")
         )
+
+
+def _hierarchies() -> list[Path]:
+    """Of cgroups: one of the second version, or many of the first."""
+    root = Path("/sys/fs/cgroup")
+    return (
+        [root]
+        if (root / "cgroup.procs").exists()
+        else [p.parent for p in root.glob("*/cgroup.procs")]
+    )
 
 
 def _own_address() -> str:
