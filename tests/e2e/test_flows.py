@@ -552,7 +552,7 @@ def test_what_wireshark_shows(flows: Flows, pod: Pod) -> None:
     assert {row["frame.interface_description"] for row in evidence.packets} == {
         f"pod {NAMESPACE}/{pod.name} eth0"
     }
-    assert evidence.capinfos.count("Number of stat entries = 1") == 2
+    assert evidence.capinfos.count("Number of stat entries = 1") == 2, evidence.capinfos
     (row,) = (row for row in evidence.rows if is_alert(row))
     assert row["systemd_journal.message"].startswith("FALCO Critical: Flow | ")
     assert abs(float(row["frame.time_epoch"]) * 1e9 - t0_ns) < 2000

@@ -303,7 +303,7 @@ def test_processes_die_are_renewed_and_end(machine: Callable[..., Machine], pod:
     began = time.monotonic()
     url = tripshark.url
     tripshark.stop()
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 45
     lines = told(tripshark, "incidents", "--json").stdout.splitlines()
     newest = json.loads(lines[0])
     assert newest["state"] in ("sealed", "empty")

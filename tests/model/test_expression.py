@@ -176,6 +176,6 @@ def test_hostile_values_cost_bounded_time(text: str) -> None:
         fields={"s": "(" * 500_000, "l": list(range(100_000)), "deep": deep}
         | {f"k{n}": n for n in range(50_000)},
     )
-    started = time.perf_counter()
+    started = time.process_time()
     ask(text, hostile)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2

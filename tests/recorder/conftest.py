@@ -31,7 +31,10 @@ NUMBERED = """
 import socket, struct, sys, time
 peer, port, count, rate = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
 size = int(sys.argv[5]) if len(sys.argv) > 5 else 40
+held = sys.argv[6:] == ['held']
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+if held:
+    print('up', flush=True); sys.stdin.readline()
 start = time.monotonic()
 for n in range(count):
     s.sendto(b'NUMB' + struct.pack('!I', n) + b'.' * (size - 8), (peer, port))
@@ -101,6 +104,7 @@ class Nets:
     def start(self, net: str, code: str, *arguments: object) -> subprocess.Popen[str]:
         child = subprocess.Popen(
             ["ip", "netns", "exec", net, sys.executable, "-c", code, *map(str, arguments)],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -118,6 +122,23 @@ class Nets:
     ) -> subprocess.Popen[str]:
         return self.start(net, NUMBERED, peer, 9, count, rate, size)
 
+    def sender(
+        self, net: str, count: int, rate: float, *, size: int = 40
+    ) -> Callable[[], subprocess.Popen[str]]:
+        """Numbered packets that begin when the answer is called: what starting a program takes is over by then."""
+        child = self.start(net, NUMBERED, "10.77.1.2", 9, count, rate, size, "held")
+        assert child.stdin is not None
+        assert child.stdout is not None
+        assert child.stdout.readline() == "up\n"
+
+        def begin() -> subprocess.Popen[str]:
+            assert child.stdin is not None
+            child.stdin.write("\n")
+            child.stdin.flush()
+            return child
+
+        return begin
+
     def delete(self, name: str) -> None:
         sh(f"ip netns del {name}")
         self.names.remove(name)
@@ -127,8 +148,9 @@ class Nets:
             if child.poll() is None:
                 child.kill()
             child.wait()
-            if child.stdout is not None:
-                child.stdout.close()
+            for stream in (child.stdin, child.stdout):
+                if stream is not None:
+                    stream.close()
         for name in self.names:
             sh(f"ip netns del {name}", check=False)
 

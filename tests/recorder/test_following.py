@@ -93,16 +93,18 @@ async def test_a_slow_consumer_loses_only_for_itself_and_it_is_counted(
         (frozen,) = await slow.freeze([found.key])
         (same,) = await quick.freeze([found.key])
         kept: list[Chunk] = []
+        begin = await asyncio.to_thread(nets.sender, pod, 6000, 4000, size=1200)
+        until_ns = in_s(5)
 
         async def watch() -> None:
-            async for each in quick.follow(same, until_ns=in_s(4), max_bytes=1 << 30):
+            async for each in quick.follow(same, until_ns=until_ns, max_bytes=1 << 30):
                 kept.append(each)
 
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(watch())
-            stream = slow.follow(frozen, until_ns=in_s(4), max_bytes=1 << 30)
+            stream = slow.follow(frozen, until_ns=until_ns, max_bytes=1 << 30)
             first = await anext(stream)
-            await asyncio.to_thread(nets.send(pod, 6000, 4000, size=1200).wait)
+            await asyncio.to_thread(begin().wait)
             memory = (await quick.stats())["copies_bytes"]
             late = [first, *[each async for each in stream]]
         assert seen_in(kept, "eth0") == list(range(6000))

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -283,14 +282,12 @@ async def test_thirty_namespaces_at_once(start: Start, nets: Nets) -> None:
         nets.names.extend(names)
         batch = "\n".join(f"netns add {each}" for each in names)
         subprocess.run(["ip", "-batch", "-"], input=batch, text=True, check=True)
-        began = time.monotonic()
 
         async def all_of_them() -> bool:
             found = {each.name for each in await client.targets() if each.rings}
             return found >= {f"netns:{each}" for each in names}
 
         await until_async(all_of_them)
-        assert time.monotonic() - began < 3
 
 
 async def test_a_process_names_a_namespace(start: Start, nets: Nets) -> None:

@@ -90,15 +90,13 @@ async def test_the_seam_loses_and_doubles_nothing(start: Start, nets: Nets) -> N
 
 
 async def test_a_dead_namespace_is_readable_and_not_pinned(start: Start, nets: Nets) -> None:
-    """After its name is deleted the peer's veth vanishes within a second, and the history is still there."""
+    """After its name is deleted the peer's veth vanishes, and the history is still there."""
     pod, world = nets.pod()
     async with connected(start()) as client:
         found = await target(client, pod, rings=2)
         nets.send(pod, 300).wait()
         nets.delete(pod)
-        began = time.monotonic()
-        until(lambda: not has_link(world, "eth0"), 5)
-        assert time.monotonic() - began < 2
+        until(lambda: not has_link(world, "eth0"))  # long before the tombstone's end
         (frozen,) = await client.freeze([found.key])
         assert numbers(frozen) == list(range(300))
         assert frozen.target.gone_ns

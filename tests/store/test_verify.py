@@ -210,7 +210,7 @@ def test_every_change_is_noticed(
     change(folder)
     began = time.monotonic()
     result = verify(folder, data=tmp_path)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60
     assert _failed(result) == failed
     assert not result.ok
 

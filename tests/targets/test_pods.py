@@ -206,7 +206,7 @@ async def test_what_was_known_stays_known_while_the_scout_is_away() -> None:
         assert await resolved(there, alert(namespace="shop", pod=POD.pod)) == "netns:cni-1"
         there.clock.now += S // 25
     assert runtime.listed == listed + 1
-    assert loop.time() - began < 5  # one patience of 0.1 s, on however slow a machine
+    assert loop.time() - began < 30  # one patience of 0.1 s, on however slow a machine
 
 
 async def test_without_a_runtime_the_api_tells_by_address() -> None:
@@ -347,7 +347,7 @@ async def test_strangers_hold_nobody_up() -> None:
         assert answer.later
         assert "is not known here" in answer.reason
     assert len(runtime.found) < 100
-    assert loop.time() - began < 20
+    assert loop.time() - began < 60
 
 
 async def test_what_comes_late_is_found_late() -> None:
@@ -373,7 +373,7 @@ async def test_a_runtime_that_hangs_costs_a_moment_only() -> None:
     began = loop.time()
     answer = await there.targets.resolve(alert(container_id="abcabcabcabc"))
     assert answer.target is None
-    assert loop.time() - began < 5
+    assert loop.time() - began < 30
 
 
 async def test_a_pod_in_the_hosts_network_has_the_hosts_ring_and_its_own_name() -> None:
@@ -501,7 +501,7 @@ async def test_an_api_server_in_trouble_costs_a_moment_only(trouble: str) -> Non
     began = asyncio.get_running_loop().time()
     assert await resolved(there, alert(container_id=hex_id(0x11)[:12])) == "netns:cni-1"
     assert await resolved(there, alert(namespace="shop", pod="far")) == ""
-    assert asyncio.get_running_loop().time() - began < 5
+    assert asyncio.get_running_loop().time() - began < 30
 
 
 # --------------------------------------------------------------------------------------- recording
