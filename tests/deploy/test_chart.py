@@ -101,6 +101,17 @@ def test_secrets_are_random_and_long(helm: str) -> None:
     assert all(len(each) >= 48 for each in found)
 
 
+def test_an_option_can_be_taken_out_again(helm: str) -> None:
+    """`--set config.store=null` with a platform's values and a hub: neither is told of a store."""
+    values = ["--values", str(CHART / "values-eks.yaml"), "--set", "hub.enabled=true"]
+    done = subprocess.run(
+        [helm, "template", "tripshark", str(CHART), *values, "--set", "config.store=null"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "s3://" not in done.stdout
+
+
 def test_a_config_that_the_user_gives_is_merged(helm: str) -> None:
     """`config` says what Tripshark is told beyond what the chart decides; recorder and analyst learn no secret of it."""
     given = ["--set", "config.recorder.total=1GB", "--set", "config.store.options.key=hunter2"]

@@ -71,7 +71,7 @@ tls:
 {{- $base := include "tripshark.common" . | fromYaml -}}
 {{- $shared := dict -}}
 {{- range list "store" "hub" "kubernetes" "web" "ingest" "tls" -}}
-{{- if hasKey $.Values.config . -}}{{- $_ := set $shared . (deepCopy (get $.Values.config .)) -}}{{- end -}}
+{{- if get $.Values.config . -}}{{- $_ := set $shared . (deepCopy (get $.Values.config .)) -}}{{- end -}}
 {{- end -}}
 {{- mustMergeOverwrite (dict) $base $shared (deepCopy .Values.hub.config) | toYaml -}}
 {{- end -}}
