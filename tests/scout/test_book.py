@@ -155,3 +155,32 @@ async def test_waiting_ends_with_the_next_edition(book: Book) -> None:
     book.take("one", [pod()])
     await asyncio.wait_for(waiting, 60)
     await asyncio.wait_for(book.wait(book.edition, 0.01), 60)
+
+
+def test_beside_a_cri_nobody_else_says_which_pod_it_is(book: Book) -> None:
+    """Whoever may start a container of Docker's can call it like the API server's pod; without a CRI that is dockershim."""
+    forged = replace(
+        pod(OTHER), runtime="docker", namespace="kube-system", uid="u", annotations={"a": "b"}
+    )
+    book.take("docker", [forged])
+    assert [each.namespace for each in book.sandboxes()] == ["kube-system"]
+    book.take("docker", [])
+    book.tells_pods("cri")
+    for living in ([forged], []):
+        book.take("docker", living)
+        (found,) = book.sandboxes()
+        assert (found.namespace, found.uid, found.annotations) == ("", "", {})
+        assert found.pod == f"docker-{OTHER[:12]}"
+        assert bool(found.gone_ns) is not bool(living)
+
+
+def test_a_cri_in_front_of_docker_names_the_same_pod(book: Book) -> None:
+    """Docker lists it too, under names that are not believed: alive and dead it is the CRI's."""
+    true = replace(pod(), runtime="cri", namespace="shop", uid="u")
+    forged = replace(true, runtime="docker", namespace="kube-system")
+    book.tells_pods("cri")
+    for gone in (False, True):
+        for source, told in (("docker", forged), ("cri", true)):
+            book.take(source, [] if gone else [told])
+        (found,) = book.sandboxes()
+        assert (found.namespace, found.uid, bool(found.gone_ns)) == ("shop", "u", gone)

@@ -27,7 +27,24 @@ class Book:
         self._now = now
         self._living: dict[str, dict[str, Sandbox]] = {}  # by source, by id
         self._gone: dict[Grave, Sandbox] = {}
+        self._kubelets: set[str] = set()  # sources through which a kubelet starts pods
         self._changed = asyncio.Event()
+
+    def tells_pods(self, source: str) -> None:
+        """A CRI is here, and so from now on nobody else says which pod a sandbox is.
+
+        With a Docker beside it whoever starts a container gives it the name and labels of any pod.
+        """
+        if source in self._kubelets:
+            return
+        first = not self._kubelets
+        self._kubelets.add(source)
+        if first:
+            for other, known in self._living.items():
+                if other != source:
+                    self._living[other] = {id: _unnamed(each) for id, each in known.items()}
+            self._gone = {grave: _unnamed(each) for grave, each in self._gone.items()}
+            self._stir()
 
     def take(self, source: str, sandboxes: Sequence[Sandbox]) -> bool:
         """All that one runtime lists now. True when something is different from before."""
@@ -35,7 +52,8 @@ class Book:
         before = self._living.get(source, {})
         living: dict[str, Sandbox] = {}
         changed = self._expire(now)
-        for each in sandboxes:
+        is_pods = not self._kubelets or source in self._kubelets
+        for each in sandboxes if is_pods else map(_unnamed, sandboxes):
             old = before.get(each.id)
             if not each.gone_ns:
                 if old is not None and old.inode and each.inode and old.inode != each.inode:
@@ -120,7 +138,10 @@ class Book:
         ):  # a dead one heard of again, now without its namespace
             known = next((each for each in self._gone.values() if each.id == sandbox.id), None)
         if known is not None:
-            return False
+            if known.uid or not sandbox.uid:
+                return False
+            grave = (known.id, known.inode)  # who knows the pod names the dead as well
+            sandbox = replace(sandbox, inode=known.inode)
         ended = tuple(
             each if each.ended_ns else replace(each, pid=0, ended_ns=at_ns)
             for each in sandbox.containers
@@ -157,6 +178,14 @@ def _with_ended(sandbox: Sandbox, before: Sandbox | None, now: int, keep_ns: int
     ]
     kept = [each for each in ended if each.ended_ns > now - keep_ns][-_ENDED:]
     return replace(sandbox, containers=(*kept, *sandbox.containers)) if kept else sandbox
+
+
+def _unnamed(sandbox: Sandbox) -> Sandbox:
+    """A container as what it certainly is."""
+    if not (sandbox.namespace or sandbox.uid or sandbox.annotations):
+        return sandbox
+    name = f"{sandbox.runtime}-{sandbox.id[:12]}"
+    return replace(sandbox, namespace="", pod=name, uid="", annotations={})
 
 
 def _merged(one: Sandbox, other: Sandbox) -> Sandbox:

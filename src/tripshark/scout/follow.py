@@ -78,6 +78,8 @@ class Follower:
             try:
                 self._runtime = await meet(self.path, here=self.here, now=self.now)
                 self.facts.met += 1
+                if isinstance(self._runtime, Cri):
+                    self.book.tells_pods(self.path)
                 await self._follow(self._runtime)
             except TripsharkError as problem:
                 self._failed(problem)

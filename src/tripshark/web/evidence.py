@@ -58,6 +58,10 @@ async def serve(request: Request, parts: Parts, caller: Caller) -> Response:
     await _require_rights(id, parts, caller)
     if not node and MERGED.fullmatch(name) and parts.merging is not None:
         found = await parts.parts_of(id) if parts.parts_of is not None else ()
+        # one may have come since the catalogue was asked
+        await caller.require(
+            "get", EVIDENCE, {name for each in found for name in each.incident.held}
+        )
         served = await _answer(await parts.merging.open(found, name), id, name, "")
         return await _noted(served, request, parts, id, name, caller)
     shelf = parts.shelf or _Folders(parts.vault, parts.node)
