@@ -33,6 +33,7 @@ def test_the_first_selector_that_fits_decides() -> None:
         ({"tripshark.dev/record": "headers"}, Mode.HEADERS, 1, "its annotation says so"),
         ({"tripshark.dev/record": "all"}, Mode.FULL, 1, "none of off"),
         ({"tripshark.dev/weight": "4"}, Mode.FULL, 4, "default"),
+        ({"tripshark.dev/weight": "16"}, Mode.FULL, 4, "gets 4, more is the operator's"),
         ({"tripshark.dev/weight": "0"}, Mode.FULL, 1, "no number"),
         ({"tripshark.dev/weight": "9" * 5000}, Mode.FULL, 1, "no number"),
         ({"tripshark.dev/weight": "\u0665"}, Mode.FULL, 1, "no number"),
@@ -45,6 +46,15 @@ def test_annotations_ask_and_nonsense_is_told(
     found = Policy().decide("shop", {}, annotations)
     assert (found.mode, found.weight) == (mode, weight)
     assert says in found.reason
+
+
+def test_a_pod_takes_no_more_memory_from_others_than_the_operator_lets_it() -> None:
+    """Its annotation goes up to 4, or as far as a selector has gone for it; down it always goes."""
+    policy = Policy(selectors=(Selector(namespace="db", weight=9),))
+    for namespace, wish, weight in (
+        ("db", "16", 9), ("db", "2", 2), ("shop", "9", 4), ("shop", "3", 3),
+    ):  # fmt: skip
+        assert policy.decide(namespace, {}, {"tripshark.dev/weight": wish}).weight == weight
 
 
 def test_annotations_count_only_where_the_operator_lets_them() -> None:

@@ -10,6 +10,8 @@ from enum import StrEnum
 ANNOTATION = "tripshark.dev/record"
 WEIGHT_ANNOTATION = "tripshark.dev/weight"
 MAX_WEIGHT = 16
+MAX_WISH = 4
+"""The most that a pod's annotation gets, or what a selector gives it: memory is shared, and what one pod takes others lack."""
 
 
 class Mode(StrEnum):
@@ -85,8 +87,11 @@ class Policy:
                 reason += f"; its annotation {ANNOTATION} is none of off, headers, full"
         if self.annotations and WEIGHT_ANNOTATION in annotations:
             wish = annotations[WEIGHT_ANNOTATION]
+            most = max(MAX_WISH, weight)
             if wish.isascii() and wish.isdigit() and 1 <= int(wish[:4]) <= MAX_WEIGHT:
-                weight = int(wish[:4])
+                if int(wish) > most:
+                    reason += f"; its annotation {WEIGHT_ANNOTATION} gets {most}, more is the operator's to give"
+                weight = min(int(wish), most)
             else:
                 reason += f"; its annotation {WEIGHT_ANNOTATION} is no number of 1 to {MAX_WEIGHT}"
         bound = self._bound(namespace)
