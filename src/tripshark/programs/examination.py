@@ -8,18 +8,21 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tripshark.errors import TripsharkError
 from tripshark.formats import bpf
+from tripshark.model.target import Target
 from tripshark.programs import accounts, examination_cluster, examination_pod, parts
 from tripshark.programs.check import Check
 from tripshark.programs.clock import clock_facts, clock_source
 from tripshark.programs.here import local_targets
 from tripshark.programs.service import Service
+from tripshark.scout.client import ScoutClient
 from tripshark.settings import Settings
 
+NAMED = 3  # targets of whom the same is said; of the others the number
 SYS_LANDLOCK_CREATE_RULESET = 444  # the same number on every architecture
 
 
@@ -29,9 +32,10 @@ async def examine(settings: Settings) -> list[Check]:
     checks = [*_machine(apart=container is not None), *_tools()]
     checks += examination_pod.examine(container) if container else ()
     if container is not None and container.part == "recorder":  # the rest is the responder's
-        return [*checks, *await _recorder(settings)]
+        return [*checks, *await _recorder(settings), *await _runtimes(settings)]
     checks += [*_data(settings), *_rules(settings), *_people(settings)]
     checks += await _recorder(settings)
+    checks += await _runtimes(settings)
     checks += await asyncio.to_thread(lambda: list(_service(settings)))
     return checks + [each async for each in examination_cluster.examine(settings)]
 
@@ -207,11 +211,7 @@ async def _recorder(settings: Settings) -> list[Check]:
                 "raise recorder.per_target, or record headers only: recorder.snaplen",
             )
         )
-    checks += [
-        Check("target", "limited", f"{target.title}: {target.note}", "raise recorder.total")
-        for target in alive
-        if target.note and target.mode != "off"  # that is somebody's will
-    ]
+    checks += _noted(alive)
     named = {resident.netns for resident in parts.residents(settings) if resident.netns}
     found = {target.name.removeprefix("netns:") for target in targets}
     checks += [
@@ -224,6 +224,51 @@ async def _recorder(settings: Settings) -> list[Check]:
         for name in sorted(named - found)
     ]
     return checks
+
+
+def _noted(alive: Sequence[Target]) -> Iterator[Check]:
+    """What is said of targets, once for all of whom the same is said."""
+    whose: dict[str, list[str]] = {}
+    for target in sorted(alive, key=lambda each: (not each.identity.pod, each.title)):
+        if target.note and target.mode != "off":  # that is somebody's will
+            whose.setdefault(target.note, []).append(target.title)
+    for note, titles in whose.items():
+        more = f" and {len(titles) - NAMED} more" if len(titles) > NAMED else ""
+        who = f"{', '.join(titles[:NAMED])}{more}"
+        yield Check("target", "limited", f"{who}: {note}", "raise recorder.total")
+
+
+async def _runtimes(settings: Settings) -> list[Check]:
+    """Whom the scout follows."""
+    if settings.containers.enabled == "off" or not settings.scout_socket.exists():
+        return []
+    scout = ScoutClient(str(settings.scout_socket))
+    try:
+        told = await scout.state()
+    except TripsharkError as away:
+        hint = "pods are recorded without names until it is back: see the log of `tripshark run`"
+        return [Check("scout", "bad", away.message, away.hint or hint)]
+    finally:
+        scout.close()
+    known = told.get("runtimes")
+    found = (
+        [each for each in known if isinstance(each, Mapping)] if isinstance(known, list) else []
+    )
+    if not found:
+        return [Check("runtimes", "limited", "no container runtime is found on this machine")]
+    return [
+        Check(
+            "runtime",
+            "good" if each.get("state") == "followed" else "bad",
+            " ".join(
+                str(each.get(word))
+                for word in ("runtime", "version", "socket", "state", "error")
+                if each.get(word)
+            ),
+            "" if each.get("state") == "followed" else "pods of it are recorded without names",
+        )
+        for each in found
+    ]
 
 
 def _service(settings: Settings) -> Iterator[Check]:
@@ -241,4 +286,5 @@ def _service(settings: Settings) -> Iterator[Check]:
         yield Check(f"service: {name}", "bad" if wrong else "good", wrong or "good")
     warnings = ready.get("warnings")
     for warning in warnings if isinstance(warnings, list) else ():
-        yield Check("upstream", "limited", str(warning))
+        name = "upstream" if str(warning).startswith("Falco") else "warning"
+        yield Check(name, "limited", str(warning))

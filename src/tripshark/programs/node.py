@@ -481,8 +481,8 @@ async def _around(scout: ScoutClient | None, cluster: Cluster | None) -> Surroun
             runtimes = sum(each.get("state") == "followed" for each in known)
             sandboxes = count if isinstance(count, int) else 0
             problems += [
-                f"no pods are heard of from {each.get('socket')}, which is {each.get('state')}"
-                f" {each.get('error', '')}".rstrip()
+                f"no pods are heard of: {each.get('error') or each.get('state')}"
+                f" ({each.get('socket')})"
                 for each in known
                 if each.get("state") != "followed"
             ]
