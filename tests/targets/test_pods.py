@@ -749,3 +749,45 @@ async def test_the_hosts_processes_mean_the_host_where_it_is_recorded() -> None:
     answer = await there.targets.resolve(alert(on_host=True, pid=7))
     assert "recorder.host" in answer.reason
     assert "process 7 is gone" in answer.reason
+
+
+@pytest.mark.parametrize("who", ["container", "pod", "address"])
+async def test_strangers_hold_up_nobody_for_long_whoever_is_silent(who: str) -> None:
+    """Alerts are taken in order: when runtime and API hang, a hundred about strangers cost less than ten would alone."""
+    shop = sandbox(0x10, "web", inode=7)
+    there = Place(
+        recorder=Recorded(found=(target("netns:a", "10.0.0.7", inode=7, since_s=1),)),
+        runtime=Runtimes(living=(shop,)),
+        cluster=Clustered(everywhere=[facts_of(shop)]),
+    )
+    await there.targets.all()
+    assert there.runtime is not None
+    assert there.cluster is not None
+    there.runtime.hangs = there.cluster.hangs = True
+    began = asyncio.get_running_loop().time()
+    for number in range(100):
+        said = {
+            "container": {"container_id": f"{0xABC000000000 + number:012x}"},
+            "pod": {"namespace": "far", "pod": f"p{number}"},
+            "address": {"connection": connected("10.9.0.1", f"10.9.1.{number}")},
+        }[who]
+        answer = await there.targets.resolve(alert(**said))
+        assert answer.target is None
+        assert answer.later  # it is tried again beside the others
+        known = await there.targets.resolve(alert(container_id=hex_id(0x11)[:12]))
+        assert known.target is not None
+    assert asyncio.get_running_loop().time() - began < 2.5
+
+
+async def test_what_the_api_says_late_is_heard_beside_the_others() -> None:
+    """With the patience of those who hold up nobody a pod elsewhere is found all the same."""
+    far = facts_of(sandbox(0x20, "late"), node=THERE)
+    there = Place(cluster=Clustered(everywhere=[far]))
+    assert there.cluster is not None
+    there.cluster.hangs = True
+    about = alert(namespace="shop", pod="late")
+    assert (await there.targets.resolve(about)).later
+    there.cluster.hangs = False
+    found = await there.targets.resolve_late(about)
+    assert found.elsewhere is not None
+    assert found.elsewhere.node == THERE

@@ -30,7 +30,7 @@ from tripshark.model.target import (
     TargetKind,
 )
 from tripshark.ports import Clock
-from tripshark.targets.asking import LATE_S, Patience
+from tripshark.targets.asking import LATE_S, PATIENCE_S, Patience, Purse
 from tripshark.targets.clues import DIGITS, Clues, clues
 from tripshark.targets.known import HEARD_NS, Household, Sandboxes
 from tripshark.targets.neighbours import Neighbourhood, at, ends_of, held_by
@@ -77,7 +77,8 @@ class LocalTargets:
         self._household = Household(
             residents, self._sandboxes, cluster, policy or Policy(), node=node
         )
-        self._neighbours = Neighbourhood(cluster, book, node=node)
+        self._purse = Purse()
+        self._neighbours = Neighbourhood(cluster, book, node=node, purse=self._purse)
         self._view = View(())
         self._looked_ns = 0
         self._fresh_ns = FRESH_NS
@@ -189,13 +190,17 @@ class LocalTargets:
 
     async def resolve(self, alert: Alert) -> Resolution:
         """Strongest evidence first; what is not known at once is looked up afresh before giving up."""
+        return await self._resolve(alert, None)
+
+    async def _resolve(self, alert: Alert, patience: Patience | None) -> Resolution:
+        """With this much patience, or as much as there is for those who are taken in order."""
         said = clues(alert)
         view = await self._look(self._fresh_ns)
         answer = await self._local(alert, said, view)
         if answer.target is not None:
             return answer
         view = await self._look(self._retry_ns, heard_ns=RETRY_NS)
-        return await self._ask_around(alert, said, view)
+        return await self._ask_around(alert, said, view, patience or self._purse.patience())
 
     async def resolve_late(self, alert: Alert) -> Resolution:
         """The same with up to two seconds of patience: for alerts that `resolve` marked `later`, beside the others."""
@@ -205,18 +210,19 @@ class LocalTargets:
         while True:
             for id, _ in clues(alert).containers:
                 self._strangers.pop(id[:DIGITS], None)
-            answer = await self.resolve(alert)
+            answer = await self._resolve(alert, Patience(max(PATIENCE_S, until - loop.time())))
             if answer.target is not None or not answer.later or loop.time() + pause > until:
                 return answer
             await asyncio.sleep(pause)
             pause *= 2
 
-    async def _ask_around(self, alert: Alert, said: Clues, view: View) -> Resolution:
+    async def _ask_around(
+        self, alert: Alert, said: Clues, view: View, patience: Patience
+    ) -> Resolution:
         """Nobody known fits: ask the runtime, then the cluster, and take an address's holder at last."""
         answer = await self._local(alert, said, view)
         if answer.target is not None:
             return answer
-        patience = Patience()
         foreign = self._foreign(alert, said, view)
         later = False
         unrecorded = _unrecorded(said, view)
@@ -266,7 +272,7 @@ class LocalTargets:
             reason="; ".join(tried) or "the alert names no pod, container, process or address",
             hint="let Falco add proc.pid and fd.cip to its output (append_output), "
             "or name the namespace under targets.static",
-            later=later,
+            later=later or patience.in_vain,
         )
 
     async def _local(self, alert: Alert, said: Clues, view: View) -> Resolution:
@@ -337,7 +343,7 @@ class LocalTargets:
         self._asked.append(now)
         for again in (False, True):
             if again:
-                await asyncio.sleep(min(AGAIN_S, patience.left()))
+                await patience.pause(AGAIN_S)
             for id in ids:
                 sandbox = await patience.ask(self._runtime.find(id))
                 if sandbox is not None:

@@ -11,7 +11,7 @@ from tripshark.model.alert import Alert
 from tripshark.model.filter import MAX_ALSO
 from tripshark.model.pod import PodFacts
 from tripshark.model.target import Elsewhere, Members, PeerEnd, Target, TargetKind
-from tripshark.targets.asking import LATE_S, Patience
+from tripshark.targets.asking import LATE_S, Patience, Purse
 from tripshark.targets.sources import Cluster
 from tripshark.targets.view import View
 
@@ -26,8 +26,11 @@ _ALWAYS_NS = 1 << 62
 class Neighbourhood:
     """Asks the history of addresses and the cluster, where there are any."""
 
-    def __init__(self, cluster: Cluster | None, book: AddressBook | None, *, node: str) -> None:
+    def __init__(
+        self, cluster: Cluster | None, book: AddressBook | None, *, node: str, purse: Purse
+    ) -> None:
         self._cluster = cluster
+        self._purse = purse
         self._book = book
         self._node = node
 
@@ -52,7 +55,7 @@ class Neighbourhood:
         address = self._other_end(alert, target)
         if not address:
             return ()
-        patience = Patience()
+        patience = self._purse.patience()
         direct = await self._end_at(address, alert, target, view, patience)
         if direct is not None:
             return (direct,)
@@ -124,7 +127,7 @@ class Neighbourhood:
         """
         if self._cluster is None or alert.connection is None:
             return ()
-        patience = Patience()
+        patience = self._purse.patience()
         found: dict[str, None] = {}
         for address in reversed(ends_of(alert)):
             if self._cluster.services_at(address):
