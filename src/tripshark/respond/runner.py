@@ -292,7 +292,7 @@ class Runner:
         """
         try:
             resolution = await self._world.targets.resolve_late(alert)
-            if resolution.target is None:
+            if resolution.target is None and resolution.elsewhere is None:
                 return
             batch = _Batch()
             async with self._deciding:
