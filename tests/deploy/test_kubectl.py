@@ -160,7 +160,12 @@ class Node(BaseHTTPRequestHandler):
             body, code = b'{"error": {"message": "who are you?", "hint": "a token"}}', 401
         elif self.path.endswith("/manifest.json"):
             body, code = (
-                json.dumps({"files": {"evidence.pcapng": {"sha256": self.sealed}}}).encode(),
+                json.dumps(
+                    {
+                        "files": [{"name": "evidence.pcapng", "sha256": self.sealed}],
+                        "why": hashlib.sha256(PACKETS).hexdigest(),  # an alert can say any hash
+                    }
+                ).encode(),
                 200,
             )
         elif self.path == "/v1/incidents/20261124t1-a1/evidence.pcapng":
