@@ -166,7 +166,9 @@ def test_every_command_in_a_sentence_exists(page: Path) -> None:
     for span in _spans(page):
         for words in _words(span) if span.startswith("tripshark ") else []:
             command, rest = _resolve([w for w in words if w not in ("…", "[…]")])
-            known = {"--help"} | {name for each in command.params for name in (*each.opts, *each.secondary_opts)}
+            known = {"--help"} | {
+                name for each in command.params for name in (*each.opts, *each.secondary_opts)
+            }
             for word in rest:
                 if word.startswith("-") and word != "-":
                     assert word.partition("=")[0] in known, f"{span}: no {word}"
