@@ -189,7 +189,7 @@ def attack() -> Iterator[Attack]:
     with tempfile.TemporaryDirectory(prefix="ts-machine-") as base:
         os.chmod(base, 0o755)
         rules = Path(base) / "rules.yaml"
-        rules.write_text("- rule: all\n  capture: {before: 2s, after: 1s}\n")
+        rules.write_text("- rule: all\n  capture: {before: 2s, after: 4s}\n")
         machine = Machine(
             Path(base),
             rules=[str(rules)],

@@ -109,7 +109,10 @@ async def test_headers_cut_the_payloads_out_of_what_was_recorded(start: Start, n
 
         async def all_there() -> Frozen | None:
             (frozen,) = await client.freeze([found.key])
-            return frozen if len(numbered(frozen)) >= 2300 else None
+            if len(numbered(frozen)) >= 2300:
+                return frozen
+            await client.release(frozen)
+            return None
 
         whole = await until_async(all_there)
         assert whole is not None
@@ -127,7 +130,9 @@ async def test_headers_cut_the_payloads_out_of_what_was_recorded(start: Start, n
 
         async def whole_again() -> bool:
             (frozen,) = await client.freeze([found.key])
-            return sum(size == 742 for _, size in numbered(frozen)) == 10
+            found_again = sum(size == 742 for _, size in numbered(frozen))
+            await client.release(frozen)
+            return found_again == 10
 
         await until_async(whole_again)
 

@@ -79,7 +79,9 @@ async def test_the_first_packets_of_a_pod(
 
             async def last(found: Target = found) -> bool:
                 (frozen,) = await client.freeze([found.key])
-                return 29 in numbers(frozen)
+                got = numbers(frozen)
+                await client.release(frozen)
+                return 29 in got
 
             await until_async(last)
             (frozen,) = await client.freeze([found.key])

@@ -269,6 +269,7 @@ async def test_raw_ip_interfaces_are_recorded(start: Start, nets: Nets) -> None:
             (tun,) = [each for each in frozen.copies if each.interface.name == "tun0"]
             assert tun.interface.hardware_type == 65534
             found = [n for *_, data in packets(tun) if (n := number(data)) is not None]
+            await client.release(frozen)
             return found if len(found) == 30 else None
 
         assert await until_async(recorded) == list(range(30))
