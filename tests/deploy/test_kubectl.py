@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.cluster.control import Plane
+from tests.cluster.control import Answer, Plane
 from tests.deploy.pods import ROOT
 from tests.e2e.machine import wait_for
 
@@ -46,7 +46,10 @@ def shop(real_api: Plane) -> Iterator[str]:
     real_api.apply(done.stdout)
 
     def served() -> bool:
-        return bool(real_api.call("GET", "/apis/tripshark.dev/v1alpha1")["resources"])
+        try:
+            return bool(real_api.call("GET", "/apis/tripshark.dev/v1alpha1")["resources"])
+        except Answer:  # not yet
+            return False
 
     wait_for(served, "the custom resources")
     with real_api.namespace() as name:
