@@ -22,6 +22,8 @@ def summary(findings: Findings, question: Question) -> str:
     never asks tshark for any.
     """
     target = _short(question.target) or "The target"
+    if question.others:
+        target += f" and {question.others} other pod{'s' if question.others > 1 else ''}"
     if not findings.packets:
         sentences = [f"No packet of {target} was found in the evidence."]
     else:

@@ -234,7 +234,7 @@ def show(
             out.print(f"         [dim]{row.refusal.reason}: {printable(row.refusal.message)}[/]")
     if folder:
         out.print(f"files    {printable(folder)}")
-        for path in sorted(folder.glob("evidence*.pcapng")):
+        for path in sorted(folder.glob("evidence*.pcapng"), key=lambda each: len(each.name)):
             out.print(f"open     wireshark {printable(path)}")
 
 

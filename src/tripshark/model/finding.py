@@ -39,6 +39,7 @@ class Question:
     connections: tuple[Connection, ...]  # named by the incident's alerts
     names: Mapping[str, str] = field(default_factory=dict)  # address → name, as in the file
     manifest_sha256: str = ""
+    others: int = 0  # pods beside the target whose packets are in the same file
 
     def as_json(self) -> dict[str, Json]:
         """Plain JSON; `from_json` reads it back unchanged."""
@@ -49,6 +50,7 @@ class Question:
             "connections": [_connection_as_json(each) for each in self.connections],
             "names": dict(self.names),
             "manifest_sha256": self.manifest_sha256,
+            "others": self.others,
         }
 
     @classmethod
@@ -62,6 +64,7 @@ class Question:
             connections=tuple(_connection_from_json(each) for each in of.rows("connections")),
             names=of.pairs("names", MAX_QUESTION_NAMES),
             manifest_sha256=of.text("manifest_sha256"),
+            others=of.number("others"),
         )
 
 

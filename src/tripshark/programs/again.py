@@ -53,6 +53,12 @@ def question(incident: Incident, manifest: Manifest, rows: Sequence[AlertRow]) -
         for each in (interfaces if isinstance(interfaces, list) else [])
         for address in _sequence(_mapping(each).get("addresses"))
     ]
+    captures = _sequence(_mapping(manifest.details.get("what")).get("captures"))
+    own = {
+        str(_mapping(each).get("target"))
+        for each in captures
+        if _mapping(each).get("end", "own") == "own"
+    }
     connections = [row.accepted.alert.connection for row in rows]
     return Question(
         t0_ns=incident.t0_ns,
@@ -61,6 +67,7 @@ def question(incident: Incident, manifest: Manifest, rows: Sequence[AlertRow]) -
         connections=tuple(each for each in connections if each is not None),
         names={key: str(value) for key, value in _mapping(where.get("names")).items()},
         manifest_sha256=incident.manifest_sha256,
+        others=max(0, len(own) - 1),
     )
 
 

@@ -923,6 +923,7 @@ class Runner:
                 if row.accepted.alert.connection is not None
             ),
             names=sealed.names,
+            others=sealed.others,
             manifest_sha256=incident.manifest_sha256,
         )
         evidence = next(file for file in sealed.manifest.files if file.name.endswith(".pcapng"))

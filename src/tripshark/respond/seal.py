@@ -52,6 +52,7 @@ class Sealed:
     incident: Incident
     addresses: tuple[str, ...]
     names: Mapping[str, str]
+    others: int = 0  # pods beside the incident's own whose packets are in the same file
 
 
 @dataclass(slots=True)
@@ -166,6 +167,7 @@ def seal(
         ),
         addresses=tuple(dict.fromkeys(a for target in who for a in target.addresses)),
         names=named,
+        others=max(0, len({s.target.key for s in states if s.role != PEER}) - 1),
     )
 
 
