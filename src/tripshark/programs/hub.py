@@ -24,7 +24,7 @@ from tripshark import __version__
 from tripshark.cluster.api import KubeApi
 from tripshark.cluster.captures_asks import FolderAsks, Outbox
 from tripshark.errors import BadInput, Permanent, Refused, TripsharkError
-from tripshark.ingest.auth import Credentials, Gate
+from tripshark.ingest.auth import Gate
 from tripshark.ingest.heartbeat import Heartbeats
 from tripshark.model.alert import Alert
 from tripshark.model.evidence import IncidentId
@@ -36,9 +36,11 @@ from tripshark.programs import accounts, parts
 from tripshark.programs.classic import to_pcap
 from tripshark.programs.clock import SystemClock
 from tripshark.programs.cluster import access_of, api_of
+from tripshark.programs.listening import credentials_of, tls_of, url_of
 from tripshark.programs.logs import log_to_stderr
 from tripshark.programs.privilege import give_up
 from tripshark.programs.reach import keep_reach
+from tripshark.programs.retaining import forget
 from tripshark.respond.identity import incident_id
 from tripshark.settings import Settings
 from tripshark.store.catalogue import SqlCatalogue
@@ -52,7 +54,7 @@ from tripshark.web.access import Access
 from tripshark.web.app import App
 from tripshark.web.metrics import Metrics
 from tripshark.web.parts import Check, Parts
-from tripshark.web.serve import Tls, bind, serving
+from tripshark.web.serve import bind, serving
 
 log = structlog.get_logger("tripshark.hub")
 
@@ -110,19 +112,11 @@ class Hub:
             self._cluster = replace(self._cluster, access=access_of(settings, self._api))
         self._objects = store
         self._bound = bind(settings.listen.host, settings.listen.port)
-        tls = settings.tls
-        self._tls = (
-            Tls(cert=tls.cert, key=tls.key, client_ca=tls.client_ca).context()
-            if tls.cert is not None and tls.key is not None
-            else None
-        )
-        auth = settings.ingest.auth
+        tls = tls_of(settings.tls)
+        self._tls = tls.context() if tls else None
         self._gate = Gate(
-            Credentials(
-                bearer=settings.bearer_tokens(),
-                basic={user: word.get_secret_value() for user, word in auth.basic.items()},
-            ),
-            tls_clients=tls.client_ca is not None,
+            replace(credentials_of(settings), secret_path=""),  # no alerts come in here
+            tls_clients=settings.tls.client_ca is not None,
         )
         if (
             self._gate.is_open
@@ -216,15 +210,12 @@ class Hub:
     async def _forget(self, catalogue: SqlCatalogue) -> None:
         while True:
             with contextlib.suppress(TripsharkError):  # the catalogue's absence is told by /readyz
-                while await parts.forget(self.settings, catalogue, self.clock.now_ns()):
+                while await forget(self.settings, catalogue, self.clock.now_ns()):
                     log.info("forgot records without evidence")
             await asyncio.sleep(_FORGET_EVERY)
 
     def _say_ready(self, port: int) -> None:
-        scheme = "https" if self._tls else "http"
-        host = self.settings.listen.host
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 (a comparison)
-        url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+        url = url_of(self.settings.listen, port, tls=self._tls is not None)
         self._tell("ready", {"program": "hub", "url": url, "pid": os.getpid()})
 
 

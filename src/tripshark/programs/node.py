@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import ctypes
 import faulthandler
 import gc
 import json
@@ -28,64 +27,51 @@ import msgspec
 import structlog
 import uvloop
 
-import tripshark
 from tripshark.analysis.client import AnalystClient
 from tripshark.errors import BadInput, TripsharkError
-from tripshark.formats import libpcap
-from tripshark.ingest.auth import Credentials, Gate
+from tripshark.ingest.auth import Gate
 from tripshark.ingest.door import Door
 from tripshark.ingest.follow import FileSource, StandardInput
 from tripshark.ingest.heartbeat import Heartbeats
 from tripshark.ingest.rate import ClientRate
 from tripshark.ingest.webhook import Webhook
 from tripshark.ingest.witness import Witnesses
-from tripshark.model import retention
 from tripshark.model.addresses import AddressBook
-from tripshark.model.evidence import IncidentId
-from tripshark.model.incident import Incident, State
+from tripshark.model.incident import Incident
 from tripshark.model.part import node_of
 from tripshark.model.rule import RuleSet
 from tripshark.model.target import Identity, TargetKey
-from tripshark.programs import parts
+from tripshark.programs import parts, provenance
 from tripshark.programs.classic import to_pcap
-from tripshark.programs.clock import SystemClock, clock_facts, clock_source
-from tripshark.programs.cluster import (
-    Cluster,
-    Local,
-    access_of,
-    api_of,
-    captures_of,
-    events_of,
-    location_of,
-)
+from tripshark.programs.clock import SystemClock
+from tripshark.programs.cluster import Cluster, access_of, api_of, events_of, take_part
+from tripshark.programs.following import follow_cluster, follow_pods, surroundings
+from tripshark.programs.listening import credentials_of, tls_of, url_of
 from tripshark.programs.logs import log_to_stderr
 from tripshark.programs.privilege import give_up
 from tripshark.programs.reach import keep_reach
 from tripshark.programs.reload import RulesInForce
+from tripshark.programs.retaining import retain
 from tripshark.recorder.client import RecorderClient
 from tripshark.respond.budget import Budget
 from tripshark.respond.intake import Intake, Recent
 from tripshark.respond.pipeline import Pipeline
-from tripshark.respond.runner import Runner, World
-from tripshark.respond.seal import Host
+from tripshark.respond.runner import Runner
+from tripshark.respond.wishes import Wishes
+from tripshark.respond.world import World
 from tripshark.scout.client import ScoutClient
 from tripshark.settings import Settings, load
 from tripshark.store.catalogue import SqlCatalogue
 from tripshark.store.journal import FileJournal
-from tripshark.store.outbox import Outbox
 from tripshark.store.vault import FolderVault
 from tripshark.targets.local import LocalTargets
 from tripshark.web.app import App
-from tripshark.web.metrics import Metrics, Surroundings
+from tripshark.web.metrics import Metrics
 from tripshark.web.parts import JournalState, Parts, disk_check, journal_check, recorder_check
-from tripshark.web.serve import Tls, bind, bind_here, serving
+from tripshark.web.serve import bind, bind_here, serving
 
 log = structlog.get_logger("tripshark.node")
 
-ADDRESSES_EVERY = 60.0  # seconds between looks for old addresses
-ADDRESSES_NS = 24 * 3600 * 10**9  # who held an address is known for so long after it was left
-SCOUT_SECONDS = 1.0  # that it may take to say how it is
-LOOK_EVERY = 5.0  # seconds between two looks at who is recorded how, without news
 ALIVE_EVERY = (
     5.0  # seconds between notes that we are running, by which an outage is measured afterwards
 )
@@ -166,17 +152,13 @@ class Node:
             if settings.ingest.listen
             else None
         )
-        auth = settings.ingest.auth
-        credentials = Credentials(
-            bearer=settings.bearer_tokens(),
-            basic={user: word.get_secret_value() for user, word in auth.basic.items()},
-            secret_path=auth.secret_path.get_secret_value() if auth.secret_path else "",
-        )
+        credentials = credentials_of(settings)
         self.alert_gate = Gate(credentials, tls_clients=settings.alert_tls.client_ca is not None)
         self.read_gate = Gate(credentials, tls_clients=settings.tls.client_ca is not None)
-        self.tls = tls.context() if (tls := _tls(settings.tls)) else None
-        alerts = _tls(settings.ingest.tls) if settings.ingest.listen else None
-        self.alerts_tls = alerts.context() if alerts else None
+        tls = tls_of(settings.tls)
+        self.tls = tls.context() if tls else None
+        alerts_tls = tls_of(settings.ingest.tls) if settings.ingest.listen else None
+        self.alerts_tls = alerts_tls.context() if alerts_tls else None
         self.api = api_of(settings)
         self.access = access_of(settings, self.api)
         self.rules = RulesInForce(settings, use=self._use_rules)
@@ -235,6 +217,7 @@ class Node:
             tombstone_ns=round(settings.recorder.tombstone * parts.SECOND),
         )
         recent = Recent()
+        wishes = Wishes(journal, clock)
         defaults = parts.defaults(settings)
         self._pipeline = Pipeline(
             rules=self.rules.rules,
@@ -256,16 +239,15 @@ class Node:
             cluster.who = who
         if cluster is not None and settings.kubernetes.captures:
             first = journal.state().last_seq
-            cluster.local = Local(
+            take_part(
+                cluster,
+                settings,
                 node=node,
+                clock=clock,
                 targets=targets,
-                metadata=cluster.metadata,
                 catalogue=catalogue,
+                wishes=wishes,
                 caught_up=lambda: runner.position >= first,
-                location=location_of(settings, node),
-            )
-            cluster.captures = captures_of(
-                cluster, settings, clock=clock, local=cluster.local, node=node
             )
         outbox = parts.outbox(
             settings,
@@ -302,8 +284,9 @@ class Node:
             parts.disk_budget(settings),
             defaults=defaults,
             recent=recent,
-            host=_host(node),
-            retention=lambda: _retain(settings, catalogue, vault, clock, outbox),
+            wishes=wishes,
+            host=provenance.host(node),
+            retention=lambda: retain(settings, catalogue, vault, clock, outbox),
         )
         witnesses = None
         if settings.events.files or settings.events.stdin:
@@ -327,12 +310,12 @@ class Node:
             )
 
         api = Parts(
-            around=lambda: _around(scout, cluster),
+            around=lambda: surroundings(scout, cluster),
             clock=clock,
             catalogue=catalogue,
             targets=targets,
             vault=vault,
-            captures=runner,
+            captures=wishes,
             gate=self.read_gate,
             metrics=self.metrics,
             rules=lambda: [dict(rule.document) for rule in self.rules.rules],
@@ -345,29 +328,22 @@ class Node:
             },
             journal=journal_state,
             sources=lambda: [source.followed for source in self.sources],
-            custody=lambda id, name, who: _viewed(vault, id, name, who),
+            custody=lambda id, name, who: vault.custody(id, "viewed", who, {"file": name}),
             to_pcap=to_pcap,
             scratch=data / "scratch",
             hosts=frozenset({settings.listen.host, platform.node()}),
             metrics_open=settings.web.metrics_open,
-            node=node_of(parts.node_name(settings, platform.node())),
-            shelf=parts.shelf(
-                settings,
-                vault=vault,
-                catalogue=catalogue,
-                node=parts.node_name(settings, platform.node()),
-            ),
+            node=node_of(node),
+            shelf=parts.shelf(settings, vault=vault, catalogue=catalogue, node=node),
             outbox=None if outbox is None else lambda: outbox.state,
             access=self.access,
         )
         (data / "scratch").mkdir(exist_ok=True)
         background = [self.rules.watch(), self._keep_alive(targets)]
         if scout is not None:
-            background.append(_follow_pods(scout, targets))
+            background.append(follow_pods(scout, targets))
         if cluster is not None:
-            if cluster.local is not None:
-                cluster.local.runner = runner
-            background += [cluster.run(), _follow_cluster(cluster, targets, book, clock)]
+            background += [cluster.run(), follow_cluster(cluster, targets, book, clock)]
         if outbox is not None:
             background.append(outbox.run())
         await self._serve(stack, api, webhook, runner, background)
@@ -406,10 +382,7 @@ class Node:
             await running
 
     def _say_ready(self, port: int) -> None:
-        scheme = "https" if self.tls else "http"
-        host = self.settings.listen.host
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 (a comparison)
-        url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+        url = url_of(self.settings.listen, port, tls=self.tls is not None)
         (self.settings.data / "listening").write_text(url + "\n", encoding="ascii")
         said = {"ready": True, "url": url, "pid": os.getpid()}
         self.ready = True
@@ -447,143 +420,11 @@ class Node:
         return self.rules.trouble
 
 
-async def _follow_pods(scout: ScoutClient, targets: LocalTargets) -> None:
-    """Whenever a pod comes or goes: have it recorded as the policy says. News never come faster than they are used."""
-    while True:
-        try:
-            await targets.reconcile()
-            with contextlib.suppress(
-                TimeoutError
-            ):  # the recorder may see a namespace after its pod was told
-                async with asyncio.timeout(LOOK_EVERY):
-                    await scout.changed()
-        except TripsharkError as away:  # told by /readyz and the metrics
-            log.debug("pods are not followed", problem=str(away))
-            await asyncio.sleep(1)
-
-
-async def _around(scout: ScoutClient | None, cluster: Cluster | None) -> Surroundings:
-    """How well the runtimes and the Kubernetes API are heard, for metrics and warnings."""
-    runtimes, sandboxes = None, 0
-    problems: list[str] = []
-    if scout is not None:
-        runtimes = 0
-        try:
-            async with asyncio.timeout(SCOUT_SECONDS):
-                told = await scout.state()
-        except (TripsharkError, TimeoutError) as away:
-            problems.append(
-                f"new pods are recorded without names: {str(away) or 'the scout is silent'}"
-            )
-        else:
-            known, count = told.get("runtimes"), told.get("sandboxes")
-            known = known if isinstance(known, list) else []
-            runtimes = sum(each.get("state") == "followed" for each in known)
-            sandboxes = count if isinstance(count, int) else 0
-            problems += [
-                f"no pods are heard of: {each.get('error') or each.get('state')}"
-                f" ({each.get('socket')})"
-                for each in known
-                if each.get("state") != "followed"
-            ]
-    if cluster is None:
-        return Surroundings(runtimes=runtimes, sandboxes=sandboxes, problems=tuple(problems))
-    asks = cluster.captures.outbox if cluster.captures is not None else None
-    return Surroundings(
-        runtimes=runtimes,
-        sandboxes=sandboxes,
-        problems=(*problems, *cluster.problems()),
-        kubernetes_up=cluster.is_heard,
-        kubernetes_failures=cluster.api.failures,
-        asks_waiting=asks.waiting if asks else 0,
-        asks_sent=asks.sent if asks else 0,
-        asks_dropped=asks.dropped if asks else 0,
-        asked_too_often=cluster.captures.refused if cluster.captures else 0,
-    )
-
-
-async def _follow_cluster(
-    cluster: Cluster, targets: LocalTargets, book: AddressBook, clock: SystemClock
-) -> None:
-    """What the API says of pods may change what is recorded of them; old addresses are forgotten."""
-    while True:
-        try:
-            async with asyncio.timeout(ADDRESSES_EVERY):
-                await cluster.stirred.wait()
-        except TimeoutError:
-            book.forget(clock.now_ns() - ADDRESSES_NS)
-            continue
-        cluster.stirred.clear()
-        with contextlib.suppress(TripsharkError):  # the recorder's absence is told by /readyz
-            await targets.reconcile()
-        await asyncio.sleep(0.2)  # pods come in crowds
-
-
-def _tls(given: object) -> Tls | None:
-    cert, key = getattr(given, "cert", None), getattr(given, "key", None)
-    if cert is None or key is None:
-        return None
-    return Tls(cert=cert, key=key, client_ca=getattr(given, "client_ca", None))
-
-
 def _rate(settings: Settings) -> ClientRate | None:
     rate = settings.ingest.rate
     if not rate.per_second:
         return None
     return ClientRate(per_second=rate.per_second, burst=rate.burst)
-
-
-def _host(node: str) -> Host:
-    return Host(
-        name=node,
-        kernel=f"{platform.system()} {platform.release()} {platform.machine()}",
-        clock_source=clock_source(),
-        clock=clock_facts(),
-        tools={
-            "tripshark": tripshark.__version__,
-            "python": platform.python_version(),
-            "libpcap": _libpcap_version(),
-        },
-    )
-
-
-def _libpcap_version() -> str:
-    said = libpcap.load().pcap_lib_version
-    said.restype = ctypes.c_char_p
-    return str(said().decode())
-
-
-def _viewed(vault: FolderVault, id: IncidentId, name: str, who: str) -> None:
-    vault.custody(id, "viewed", who, {"file": name})
-
-
-async def _retain(
-    settings: Settings,
-    catalogue: SqlCatalogue,
-    vault: FolderVault,
-    clock: SystemClock,
-    outbox: Outbox | None,
-) -> None:
-    """Remove what is too old, or too much; the record stays, and a legal hold is respected."""
-    kept, drafts = await asyncio.to_thread(lambda: (vault.kept(), vault.draft_bytes()))
-    if outbox is not None:
-        kept = await outbox.kept(kept)
-    unsent = {each.incident for each in kept if each.unsent}
-    for removal in retention.overdue(
-        kept,
-        now_ns=clock.now_ns(),
-        budget=parts.disk_budget(settings),
-        other_bytes=drafts,
-    ):
-        await asyncio.to_thread(vault.remove, removal.incident, removal.why)
-        if outbox is not None and removal.incident in unsent:
-            outbox.note_lost(removal.incident, removal.why)
-        known = await catalogue.incident(removal.incident)
-        if known is not None:
-            removed = replace(known, state=State.REMOVED, problem=removal.why)
-            await catalogue.put(incidents=[removed])
-        log.info("removed", incident=removal.incident, why=removal.why)
-    await parts.forget(settings, catalogue, clock.now_ns())
 
 
 if __name__ == "__main__":

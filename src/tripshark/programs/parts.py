@@ -195,13 +195,6 @@ def shelf(
     return NodeShelf(vault, catalogue, store, Remote(store, cache), node=node_of(node))
 
 
-async def forget(settings: Settings, catalogue: SqlCatalogue, now_ns: int) -> int:
-    """Records without evidence that are older than `bounds.remember` go, some at a time; how many went."""
-    if not settings.bounds.remember:
-        return 0
-    return await catalogue.prune(before_ns=now_ns - round(settings.bounds.remember * SECOND))
-
-
 def rule_files(settings: Settings) -> Iterator[Path]:
     """Every rule file that the settings name: files as they are, of folders the *.yaml in order. Raises `BadInput`."""
     for path in settings.rule_paths:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import aclosing
 from typing import cast
 
@@ -24,6 +24,14 @@ PATIENCE_NS = 15_000_000_000  # how long a recorder that went away is waited for
 RAW_BYTES = 1 << 40  # of the ring, not of the evidence: the sieve's own limits apply
 
 
+async def release(recorder: Recorder, frozen: Frozen) -> None:
+    """Let go of a frozen history."""
+    try:
+        await recorder.release(frozen)
+    except (Transient, NotFound):
+        return  # it is gone, and the copy with it
+
+
 class Capture:
     """Runs one part of an incident. `until_ns` may be moved while it runs; `stop()` ends it now."""
 
@@ -34,7 +42,6 @@ class Capture:
         draft: Draft,
         recorder: Recorder,
         clock: Clock,
-        on_frozen: Callable[[int], None] = lambda _at_ns: None,
     ) -> None:
         self._spool = Spool(draft, state)
         self._recorder = recorder
@@ -44,7 +51,6 @@ class Capture:
         self._narrow = len(state.plan.rungs) == 1  # the narrowest rung has matched
         self._last_core_ns = 0
         self._stop = asyncio.Event()
-        self._on_frozen = on_frozen
         self.state = state
 
     def extend(self, t0_ns: int) -> None:
@@ -71,11 +77,10 @@ class Capture:
                 if frozen is None:
                     self.state.ended = self.state.ended or "recorder"
                     return
-            self._on_frozen(frozen.at_ns)
             try:
                 chunks, live = await self._take_history(frozen)
                 reached_ns = frozen.at_ns
-                await self._release(frozen)
+                await release(self._recorder, frozen)
                 frozen = None  # what follows is streamed; the copy's memory is let go
                 if await self._follow(chunks, reached_ns, live=live):
                     return
@@ -89,12 +94,6 @@ class Capture:
                     )
                 )
                 frozen = None
-
-    async def _release(self, frozen: Frozen) -> None:
-        try:
-            await self._recorder.release(frozen)
-        except (Transient, NotFound):
-            return  # it is gone, and the copy with it
 
     async def _freeze_again(self) -> Frozen | None:
         """Wait for the recorder; its rings outlive it, so little is lost."""

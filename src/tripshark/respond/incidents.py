@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 
@@ -35,13 +34,21 @@ class Open:
     first: dict[str, AlertId] = field(default_factory=dict)  # meaning → its first alert
     entries: list[Entry] = field(default_factory=list)
     sealing: bool = False
-    sealed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def knows(self, meaning: str) -> bool:
         """A capture about this is running or about to start."""
         if meaning in self.planned:
             return True
         return meaning in self.captures and not self.captures[meaning].state.ended
+
+    def expect(self, meaning: str, target: TargetKey) -> None:
+        """A capture about this is about to start."""
+        self.planned[meaning] = target
+        self.running += 1
+
+    def ended(self, meaning: str) -> None:
+        self.running -= 1
+        self.planned.pop(meaning, None)
 
     def running_on(self, target: TargetKey) -> int:
         return sum(each == target for each in self.planned.values())

@@ -1,0 +1,150 @@
+"""How does an incident end? Evidence is sealed first; findings come after it, and never in its way."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Iterable
+from dataclasses import replace
+
+import msgspec
+import structlog
+
+from tripshark.errors import Transient, TripsharkError
+from tripshark.model.evidence import Manifest, manifest_json
+from tripshark.model.finding import Question
+from tripshark.model.incident import Incident, State
+from tripshark.ports import AlertRow
+from tripshark.respond.cataloguing import RETRY, Cataloguing
+from tripshark.respond.incidents import Incidents, Open
+from tripshark.respond.seal import Host, Sealed, seal
+from tripshark.respond.world import World
+
+log = structlog.get_logger("tripshark.runner")
+
+SEAL_TRIES = 20
+
+
+class Ending:
+    """Seals what was captured for an incident, tells everybody, and asks for findings."""
+
+    def __init__(
+        self,
+        world: World,
+        incidents: Incidents,
+        cataloguing: Cataloguing,
+        *,
+        host: Host,
+        cooldown_ns: int,
+    ) -> None:
+        self._world = world
+        self._incidents = incidents
+        self._cataloguing = cataloguing
+        self._host = host
+        self._cooldown_ns = cooldown_ns
+        self._analysing = asyncio.Semaphore(1)
+
+    async def seal(self, opened: Open) -> None:
+        """To the end, whatever stands in the way: what cannot be sealed is told as failed."""
+        sealed = await self._try_to_seal(opened)
+        now_ns = self._world.clock.now_ns()
+        if isinstance(sealed, str):
+            failed = replace(opened.incident, state=State.FAILED, problem=sealed, sealed_ns=now_ns)
+            await self._store(opened, failed, until_ns=now_ns)
+            return
+        incident = replace(
+            sealed.incident,
+            alerts=opened.incident.alerts,
+            state=State.SEALED if sealed.incident.packets else State.EMPTY,
+            folder=self._world.vault.folder(opened.incident.id),
+            manifest_sha256=digest(sealed.manifest),
+        )
+        opened.incident = incident
+        await self._store(opened, incident, until_ns=now_ns + self._cooldown_ns)
+        self._world.meter.sealed(incident.word)
+        log.info(
+            "sealed",
+            incident=incident.id,
+            target=incident.title,
+            packets=incident.packets,
+            ledger=incident.word,
+        )
+        await self._analyse(incident, sealed, list(opened.rows.values()))
+
+    async def _store(self, opened: Open, incident: Incident, *, until_ns: int) -> None:
+        await self._cataloguing.store(incident)
+        self._incidents.rest(opened, until_ns)
+        self._world.told(incident)
+
+    async def _try_to_seal(self, opened: Open) -> Sealed | str:
+        """What was sealed, or why nothing could be."""
+        problem = opened.entries[-1].message if opened.entries else "no draft could be begun"
+        for _ in range(SEAL_TRIES if opened.draft else 0):
+            try:
+                return await self._seal_once(opened)
+            except Transient as full:
+                problem = str(full)
+                log.warning("sealing waits", incident=opened.incident.id, problem=problem)
+                await asyncio.sleep(RETRY)
+            except (TripsharkError, OSError, ValueError) as fault:
+                log.exception("sealing failed", incident=opened.incident.id)
+                return str(fault)
+        return problem
+
+    async def _seal_once(self, opened: Open) -> Sealed:
+        assert opened.draft is not None  # noqa: S101 (the caller has looked)
+        try:
+            neighbours = await self._world.targets.all()
+        except Transient:
+            neighbours = ()
+        return await asyncio.to_thread(
+            seal,
+            opened.draft,
+            opened.incident,
+            alerts=list(opened.rows.values()),
+            host=self._host,
+            neighbours=neighbours,
+            addresses=self._world.addresses,
+            now_ns=self._world.clock.now_ns(),
+            entries=opened.entries,
+        )
+
+    async def _analyse(self, incident: Incident, sealed: Sealed, rows: Iterable[AlertRow]) -> None:
+        """One paragraph for people, findings for programs; a failure is noted and withholds nothing."""
+        if self._world.analyst is None or not incident.packets:
+            return
+        question = Question(
+            t0_ns=incident.t0_ns,
+            target=incident.title,
+            addresses=sealed.addresses,
+            connections=tuple(
+                row.accepted.alert.connection
+                for row in rows
+                if row.accepted.alert.connection is not None
+            ),
+            names=sealed.names,
+            others=sealed.others,
+            manifest_sha256=incident.manifest_sha256,
+        )
+        evidence = next(file for file in sealed.manifest.files if file.name.endswith(".pcapng"))
+        async with self._analysing:
+            try:
+                findings = await self._world.analyst.analyse(
+                    f"{incident.folder}/{evidence.name}", question
+                )
+                await asyncio.to_thread(
+                    self._world.vault.beside,
+                    incident.id,
+                    "findings.json",
+                    msgspec.json.format(msgspec.json.encode(findings), indent=2) + b"\n",
+                )
+            except TripsharkError as problem:
+                log.warning("no findings", incident=incident.id, problem=str(problem))
+                await self._cataloguing.add(incident.id, problem=f"no findings: {problem.message}")
+                return
+        await self._cataloguing.add(incident.id, summary=findings.summary)
+
+
+def digest(manifest: Manifest) -> str:
+    """By which the catalogue knows the manifest."""
+    return hashlib.sha256(manifest_json(manifest)).hexdigest()

@@ -1,0 +1,38 @@
+"""Which edges does the responder act on? All of them, screwed together by a program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tripshark.model.incident import Incident
+from tripshark.ports import (
+    Analyst,
+    Catalogue,
+    Clock,
+    Fleet,
+    Journal,
+    Meter,
+    Recorder,
+    Targets,
+    Vault,
+)
+from tripshark.respond.names import Book
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """Every edge that the runner and its rooms need."""
+
+    journal: Journal
+    catalogue: Catalogue
+    vault: Vault
+    recorder: Recorder
+    targets: Targets
+    analyst: Analyst | None
+    clock: Clock
+    meter: Meter
+    entropy: Callable[[int], bytes]
+    fleet: Fleet | None = None  # how other nodes are asked, in a cluster
+    addresses: Book | None = None  # who held which address when, beyond this machine's targets
+    told: Callable[[Incident], None] = lambda _incident: None  # an incident ended
