@@ -13,7 +13,7 @@
     plane.kill(); plane.start(); plane.compact()    # as only a server of our own can: `plane.own`
 
 Where KUBECONFIG is set that cluster is used instead, other users by impersonation, and what needs a server of our own is
-skipped. Programs come from $KUBE_BIN (default /tmp/kube-bin) and etcd from Debian; else tests skip and say so.
+skipped. Programs come from $TRIPSHARK_KUBE_BIN and etcd from Debian; else tests skip and say so.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ from tripshark.cluster.login import Login, kubeconfig
 Json = dict[str, Any]
 
 # not TRIPSHARK_…: those are the settings of the product, which knows no other
-BIN = Path(os.environ.get("KUBE_BIN", "/tmp/kube-bin"))
+# taken out of the environment: the product, which tests start, takes every TRIPSHARK_… for a setting
+BIN = Path(os.environ.pop("TRIPSHARK_KUBE_BIN", "") or "/nowhere")
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
 _PLURALS = {"NetworkPolicy": "networkpolicies", "Endpoints": "endpoints"}
@@ -70,7 +71,7 @@ def why_not() -> str:
     if os.environ.get("KUBECONFIG"):
         return ""
     if not (BIN / "kube-apiserver").exists():
-        return f"no cluster: neither KUBECONFIG nor {BIN}/kube-apiserver (KUBE_BIN)"
+        return "no cluster: neither KUBECONFIG nor TRIPSHARK_KUBE_BIN with kube-apiserver is given"
     if shutil.which("etcd") is None:
         return "no cluster: etcd is not installed (Debian's etcd-server)"
     return ""

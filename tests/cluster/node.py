@@ -10,7 +10,7 @@
     real_node.pods("shop")             # every pod as the API has it
 
 Deployments, DaemonSets, Jobs work as anywhere; images are `localhost/work:1` (busybox) and nothing else; there is no DNS and no
-kube-proxy. Needs root, what the containerd fixture needs, etcd, and all four daemons in $KUBE_BIN.
+kube-proxy. Needs root, what the containerd fixture needs, etcd, and all four daemons in $TRIPSHARK_KUBE_BIN.
 """
 
 from __future__ import annotations
@@ -61,7 +61,11 @@ def why_not() -> str:
     if reason := no_control_plane():
         return reason
     missing = [each for each in _DAEMONS if not (BIN / each).exists()]
-    return f"no node: {', '.join(missing)} not in {BIN} (KUBE_BIN)" if missing else ""
+    return (
+        f"no node: {', '.join(missing)} not in the folder named by TRIPSHARK_KUBE_BIN"
+        if missing
+        else ""
+    )
 
 
 class RealNode:
