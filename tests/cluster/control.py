@@ -52,7 +52,7 @@ Json = dict[str, Any]
 
 # not TRIPSHARK_…: those are the settings of the product, which knows no other
 # taken out of the environment: the product, which tests start, takes every TRIPSHARK_… for a setting
-BIN = Path(os.environ.pop("TRIPSHARK_KUBE_BIN", "") or "/nowhere")
+BIN = Path(os.environ.pop("TRIPSHARK_KUBE_BIN", "") or "/tmp/kube-bin")
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
 _PLURALS = {"NetworkPolicy": "networkpolicies", "Endpoints": "endpoints"}
