@@ -124,6 +124,18 @@ def test_a_namespaced_capture_joins_no_incident_of_others() -> None:
     assert incident_of(wide) == said  # the nodes' own
 
 
+def test_a_thousand_captures_fill_no_nodes_memory() -> None:
+    """Nodes pass alerts of any length on as ClusterCaptures; what people write in a namespace is held in part."""
+    long = "x" * 100_000
+    told = read(served(a_request(alert=long)))
+    assert told.request is None
+    assert told.problem is not None
+    assert (told.problem.reason, "spec.alert" in told.problem.message) == ("Invalid", True)
+    wide = read(served(a_request(alert=long, wide=True))).request
+    assert wide is not None
+    assert wide.alert == long
+
+
 def test_without_an_incident_it_is_the_resources() -> None:
     """All nodes give their parts one id, and no two resources share it."""
     one = read(served(a_request()))

@@ -49,6 +49,8 @@ from tripshark.model.fleet import (
 from tripshark.model.units import ns_of
 
 API_VERSION: Final = f"{GROUP}/{VERSION}"
+MAX_OWN_ALERT: Final = 16_384
+"""Characters of an alert in a namespaced Capture: every node holds what is not finished, and people make thousands."""
 MIN_TTL_NS: Final = 60 * 10**9
 MAX_TTL_NS: Final = 90 * 86_400 * 10**9
 HOST_UID: Final = "host"
@@ -347,6 +349,8 @@ def _request(spec: Json, kind: str, namespace: str, created_ns: int) -> FleetReq
     t0_ns = moment(t0) if t0 else created_ns
     if t0_ns is None:
         raise BadInput(f"{t0!r} is no moment", where="spec.t0")
+    if kind == CAPTURE and len(_word(said, "alert")) > MAX_OWN_ALERT:
+        raise BadInput(f"at most {MAX_OWN_ALERT} characters in a namespace", where="spec.alert")
     scope, incident, most = _word(said, "scope"), _word(said, "incident"), said.get("maxBytes")
     return FleetRequest(
         aims=tuple(aims),
