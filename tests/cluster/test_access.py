@@ -86,3 +86,22 @@ async def test_the_real_server_knows_accounts_and_rights(real_api: Plane, real: 
         assert not await access.may(user, "delete", "evidence", space)
         undo()
         assert not await Access(real).may(user, "get", "evidence", space)
+
+
+async def test_a_token_made_for_us_is_good_for_nothing_else(
+    real_api: Plane, real: KubeApi
+) -> None:
+    """With an audience of ours the API server's own tokens are nobody's here, and ours are nobody's there: whoever takes
+    over a node gains no reader's rights in the cluster."""
+    with real_api.namespace() as space:
+        general = (real_api.service_account(space, "reader") / "token").read_text()
+        asked = {"spec": {"audiences": ["tripshark"]}}
+        path = f"/api/v1/namespaces/{space}/serviceaccounts/reader/token"
+        token = real_api.call("POST", path, asked)["status"]["token"]
+        ours, everybodys = Access(real, audiences=("tripshark",)), Access(real)
+        reader = await ours.who(token)
+        assert reader is not None
+        assert reader.name == f"system:serviceaccount:{space}:reader"
+        assert await everybodys.who(token) is None
+        assert await everybodys.who(general) is not None
+        assert await ours.who(general) is None

@@ -66,7 +66,7 @@ def access_of(settings: Settings, api: KubeApi | None) -> Access | None:
             where="kubernetes.access",
             hint="run in a pod with a service account, or set kubernetes.kubeconfig",
         )
-    return Access(api)
+    return Access(api, audiences=settings.kubernetes.audiences)
 
 
 @dataclass(slots=True)

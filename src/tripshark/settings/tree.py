@@ -401,6 +401,11 @@ class KubernetesSettings(Group):
         default=False,
         description="Readers prove who they are by Kubernetes token, and see what their rights allow.",
     )
+    audiences: tuple[str, ...] = Field(
+        default=(),
+        description="What readers' tokens must be made for (kubectl create token --audience); "
+        "none: for the API server itself.",
+    )
 
 
 class AnalystSettings(Group):
