@@ -406,14 +406,21 @@ def test_a_name_used_again_is_told_apart_by_uid(cluster: Cluster) -> None:
         "the new pod to be known",
         seconds=60,
     )
-    for rule, fields, pod in (
-        ("By old container", {"container": container_of(old)}, old),
-        ("By old uid", {**name, "k8s.pod.uid": old["metadata"]["uid"]}, old),
-        ("By name", name, new),
-        ("By new container", {"container": container_of(new)}, new),
-    ):
-        incident = cluster.captured(rule=rule, **fields)
-        assert who(incident)["uid"] == pod["metadata"]["uid"], rule
+    for first, second in (
+        (("By old container", {"container": container_of(old)}), ("By name", name)),
+        (
+            ("By old uid", {**name, "k8s.pod.uid": old["metadata"]["uid"]}),
+            ("By new container", {"container": container_of(new)}),
+        ),
+    ):  # two at a time: what is about another pod is another incident
+        for rule, fields in (first, second):
+            cluster.machine.post(about(rule=rule, **fields))
+        assert who(cluster.sealed(first[0]))["uid"] == old["metadata"]["uid"]
+        assert who(cluster.sealed(second[0]))["uid"] == new["metadata"]["uid"]
+
+
+def _good(found: Mapping[str, Json]) -> list[Json]:
+    return [told for name, told in found.items() if name != "the-host"]
 
 
 def test_captures_by_kubectl(cluster: Cluster) -> None:
@@ -438,13 +445,15 @@ def test_captures_by_kubectl(cluster: Cluster) -> None:
     ]
     listed = {"apiVersion": "v1", "kind": "List", "items": made}
     cluster.kubectl("apply", "-f", "-", stdin=json.dumps(listed))
-    cluster.kubectl(
-        "wait", *(f"capture/{n}" for n in aims if n != "the-host"), "--for=condition=Complete", "--timeout=60s",
-    )  # fmt: skip
-    found = {
-        each["metadata"]["name"]: each["status"]
-        for each in json.loads(cluster.kubectl("get", "captures", "-o", "json"))["items"]
-    }
+
+    def answered() -> dict[str, Json] | None:
+        told = json.loads(cluster.kubectl("get", "captures", "-o", "json"))["items"]
+        found = {each["metadata"]["name"]: each.get("status", {}) for each in told}
+        parts = [each.get("parts", ()) for each in found.values()]
+        final = all(each and all(p["state"] != "Capturing" for p in each) for each in parts)
+        return found if final and all(each.get("packets") for each in _good(found)) else None
+
+    found = wait_for(answered, "every part", seconds=60) or {}
     parts = {name: {p["target"]: p for p in told.get("parts", ())} for name, told in found.items()}
     assert set(parts["a-workload"]) >= {title(each) for each in pods}
     assert set(parts["one-pod"]) == set(parts["a-service"]) == {title(ledger)}

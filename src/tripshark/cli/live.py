@@ -89,6 +89,9 @@ async def _live(settings: Settings, name: str, filter: str, since_ns: int, until
             raise NotFound(resolution.reason, hint=resolution.hint)
         if resolution.target.mode == Mode.OFF:
             raise Refused(f"{resolution.target.title} is not recorded", hint="the policy says so")
+        if resolution.members is not None and len(resolution.members.targets) > 1:
+            one = printable(resolution.target.title)
+            err.print(f"[yellow]{printable(resolution.reason)}: this is {one} alone[/]")
         frozen = (await client.freeze([resolution.target.key]))[0]
         stream = _Stream(resolution.target, await targets.all(), filter, since_ns)
         stream.begin(frozen)

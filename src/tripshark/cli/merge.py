@@ -96,12 +96,15 @@ def merge(
 
 def _warn(merged: Merged, corrected: bool) -> None:
     """What the order of packets of different nodes rests on."""
+    said: dict[str, None] = {}
     for part in merged.parts:
         if part.original.manifest is None:
-            err.print(f"[yellow]{printable(part.original.name)} has no manifest: not verified[/]")
+            said[f"{printable(part.original.name)} has no manifest: not verified"] = None
         elif part.clock.get("synchronised") is False and not corrected:
             who = printable(part.node or part.original.where)
-            err.print(f"[yellow]the clock of {who} was not synchronised: its order is its own[/]")
+            said[f"the clock of {who} was not synchronised: its order is its own"] = None
+    for each in said:  # a node that gave several parts is told of once
+        err.print(f"[yellow]{each}[/]")
 
 
 def _originals(settings: Settings, name: str) -> list[Original]:

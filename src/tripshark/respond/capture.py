@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import aclosing
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -102,6 +103,9 @@ class Capture:
             try:
                 return (await self._recorder.freeze([self.state.plan.target]))[0]
             except NotFound as gone:
+                successor = await self._freeze_successor()
+                if successor is not None:
+                    return successor
                 self.state.ended = "gone"
                 self.state.entries.append(
                     Entry(
@@ -123,6 +127,33 @@ class Capture:
                     return None
             await self._pause(TICK)
         return None
+
+    async def _freeze_successor(self) -> Frozen | None:
+        """The namespace still lives, and a recorder that lost everything has begun anew: what goes on is captured."""
+        target = self.state.target
+        if not target.alive:
+            return None
+        try:
+            known = await self._recorder.targets()
+            again = next(
+                each
+                for each in known
+                if each.alive and each.inode == target.inode and not each.seen_born
+            )
+            frozen = (await self._recorder.freeze([again.key]))[0]
+        except (StopIteration, NotFound, Transient):
+            return None
+        self.state.plan = replace(self.state.plan, target=again.key)
+        self.state.entries.append(
+            Entry(
+                kind="history_lost",
+                message="the recorder was killed, and the history that it held is lost; it began anew",
+                word=Word.INTERRUPTED,
+                from_ns=target.since_ns,
+                to_ns=again.since_ns,
+            )
+        )
+        return frozen
 
     async def _take_history(self, frozen: Frozen) -> tuple[AsyncIterator[Chunk], bool]:
         """Keep what is wanted of the history. Returns what follows, and whether anything can."""

@@ -270,9 +270,21 @@ class LocalTargets:
         return Resolution(
             target=None,
             reason="; ".join(tried) or "the alert names no pod, container, process or address",
-            hint="let Falco add proc.pid and fd.cip to its output (append_output), "
-            "or name the namespace under targets.static",
+            hint=self._hint(said),
             later=later or patience.in_vain,
+        )
+
+    def _hint(self, said: Clues) -> str:
+        """What would have told whom this alert means."""
+        if self._runtime is not None and (said.containers or said.pod):
+            return (
+                f"is it a pod of this node ({self._node}), and did it live within recorder.tombstone? an alert "
+                "belongs to the tripshark of its own node"
+                + ("" if said.pod else ", or names the pod: k8s.ns.name and k8s.pod.name")
+            )
+        return (
+            "let Falco add proc.pid and fd.cip to its output (append_output), "
+            "or name the namespace under targets.static"
         )
 
     async def _local(self, alert: Alert, said: Clues, view: View) -> Resolution:
