@@ -1,4 +1,4 @@
-"""What is a process told when it is started? A flat dataclass, as one JSON object on its command line."""
+"""What a process is told when it is started: a flat dataclass, as one JSON object on its command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How does a node keep up with who comes and goes, and how well does it hear those who tell it?"""
+"""How a node keeps up with who comes and goes, and how well it hears those who tell it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where does a program listen, with which certificate, and which credentials let a caller in?"""
+"""Where a program is reached, with which certificate, and which credentials let a caller in."""
 
 from __future__ import annotations
 

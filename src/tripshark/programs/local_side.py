@@ -1,4 +1,4 @@
-"""What does this node do of what Capture resources ask, and how far is it?"""
+"""What this node does of what Capture resources ask, and how far it is."""
 
 from __future__ import annotations
 

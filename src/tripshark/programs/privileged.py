@@ -1,4 +1,4 @@
-"""How does a privileged process listen, speak to whoever started it, and log? With the standard library alone."""
+"""How a privileged process listens, speaks to whoever started it, and logs: with the standard library alone."""
 
 from __future__ import annotations
 

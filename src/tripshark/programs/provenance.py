@@ -1,4 +1,4 @@
-"""Which machine, kernel, clock and tools does a node's evidence name?"""
+"""Which machine, kernel, clock and tools a node's evidence names."""
 
 from __future__ import annotations
 

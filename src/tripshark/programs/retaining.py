@@ -1,4 +1,4 @@
-"""What is removed from a node, and what stays to be known of it?"""
+"""What is removed from a node and when, and what stays to be known of it."""
 
 from __future__ import annotations
 

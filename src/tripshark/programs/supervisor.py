@@ -1,4 +1,4 @@
-"""Keeps the processes of one machine running: recorder, analyst, responder. Does nothing else, so that it may stay root."""
+"""Keeps the processes of one machine running: recorder, scout, analyst, responder. Does nothing else, so that it may stay root."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How does an incident begin, or grow? Its history is frozen before anything slow is asked."""
+"""How an incident begins, or grows: its history is frozen before anything slow is asked."""
 
 from __future__ import annotations
 

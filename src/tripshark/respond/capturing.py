@@ -1,4 +1,4 @@
-"""Who runs the parts of an incident, and notices that the last one has ended?"""
+"""Runs the parts of an incident, each to its end, and has it sealed when the last one has ended."""
 
 from __future__ import annotations
 

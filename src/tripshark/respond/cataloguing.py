@@ -1,4 +1,4 @@
-"""How does the catalogue learn what became of alerts and incidents, also while it cannot be written?"""
+"""How the catalogue learns what became of alerts and incidents, also while it cannot be written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""On which row does an alert count, and what is told of it to whoever waits?"""
+"""On which row an alert counts, and what is told of it to whoever waits."""
 
 from __future__ import annotations
 

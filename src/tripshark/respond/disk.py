@@ -1,4 +1,4 @@
-"""Does one more capture fit on the disk, next to what is promised to those that run?"""
+"""Whether one more capture fits on the disk, next to what is promised to those that run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How does an incident end? Evidence is sealed first; findings come after it, and never in its way."""
+"""How an incident ends: evidence is sealed first; findings come after it, and never in its way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who owns every task? The runner: it reads the journal in order, and keeps what was begun running to its end."""
+"""Owns every task: reads the journal in order, and keeps what was begun running to its end."""
 
 from __future__ import annotations
 

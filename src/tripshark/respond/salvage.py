@@ -1,4 +1,4 @@
-"""What did an earlier life leave open, and how is it finished?"""
+"""What an earlier life left open, and how it is finished."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What does one record of the journal mean: an alert, a capture by hand, or another node's order?"""
+"""What one record of the journal means: an alert, a capture by hand, or another node's order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of a capture that was asked for, by hand or by a Capture resource?
+"""What becomes of a capture that was asked for, by hand or by a Capture resource.
 
 A wish is one more record of the journal: as durable as an alert, and decided in the same order.
 """

@@ -1,4 +1,4 @@
-"""Which edges does the responder act on? All of them, screwed together by a program."""
+"""Every edge that the responder acts on, screwed together by a program."""
 
 from __future__ import annotations
 

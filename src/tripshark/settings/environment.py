@@ -1,4 +1,4 @@
-"""What do environment variables say?"""
+"""What environment variables say."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How does a person read a setting: its meaning, its value, and where that came from?"""
+"""How a person reads a setting: its meaning, its value, and where that came from."""
 
 from __future__ import annotations
 

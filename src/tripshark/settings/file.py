@@ -1,4 +1,4 @@
-"""What does the YAML file say, and in which line?"""
+"""What the YAML file says, and in which line."""
 
 from __future__ import annotations
 

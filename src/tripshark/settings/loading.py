@@ -1,4 +1,4 @@
-"""What is in force? Defaults, file, environment and command line, read once and refused as a whole."""
+"""What is in force: defaults, file, environment and command line, read once and refused as a whole."""
 
 from __future__ import annotations
 

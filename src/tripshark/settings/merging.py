@@ -1,4 +1,4 @@
-"""How do sources come together, and which of them said what stands in the end?"""
+"""How sources come together, and which of them said what stands in the end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How are `docs/settings.md` and `examples/tripshark.yaml` written from the settings?"""
+"""How `docs/settings.md` and `examples/tripshark.yaml` are written from the settings."""
 
 from __future__ import annotations
 

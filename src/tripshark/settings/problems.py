@@ -1,4 +1,4 @@
-"""What is wrong with a setting, where does it stand, and what was probably meant?"""
+"""What is wrong with a setting, where it stands, and what was probably meant."""
 
 from __future__ import annotations
 

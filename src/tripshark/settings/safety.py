@@ -1,4 +1,4 @@
-"""Which settings would be unsafe together, and which should not stay as they are?"""
+"""Which settings would be unsafe together, and which should not stay as they are."""
 
 from __future__ import annotations
 

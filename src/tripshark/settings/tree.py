@@ -1,4 +1,4 @@
-"""Which settings are there? One frozen tree, each with its meaning and default."""
+"""Which settings there are: one frozen tree, each with its meaning and default."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which settings does the tree hold, under which names, in which units?"""
+"""Which settings the tree holds, under which names, in which units."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How are sizes, durations, counts and addresses written in settings?"""
+"""How sizes, durations, counts and addresses are written in settings."""
 
 from __future__ import annotations
 
