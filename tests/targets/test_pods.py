@@ -25,7 +25,7 @@ from tests.targets.places import (
 from tripshark.errors import Transient
 from tripshark.model.addresses import Holder, HolderKind
 from tripshark.model.alert import Alert, Connection, Endpoint
-from tripshark.model.pod import Container, Sandbox
+from tripshark.model.pod import Container, Owner, Sandbox
 from tripshark.model.recording import Mode, Policy, Selector
 from tripshark.model.target import Elsewhere, Identity, TargetKey, TargetKind
 from tripshark.targets.identities import owner_by_labels
@@ -170,6 +170,17 @@ async def test_a_namespace_without_inode_is_known_by_its_file() -> None:
     """A runtime that tells no inode tells the path."""
     there = place(runtime=Runtimes((replace(POD, inode=0, netns="/var/run/netns/cni-1"),)))
     assert (await there.targets.all())[0].identity.pod == POD.pod
+
+
+async def test_a_static_pod_has_another_uid_in_the_api() -> None:
+    """The runtime knows it by the hash of its file; its container tells that both mean the same pod."""
+    mirror = facts_of(POD, uid="uid-of-the-mirror", owner=Owner(kind="Node", name=HERE))
+    there = place(cluster=Clustered([mirror]))
+    static = (await there.targets.all())[0].identity
+    assert (static.owner, static.service_account) == (f"Node/{HERE}", "cashier")
+    assert static.uid == POD.uid
+    other = place(cluster=Clustered([replace(mirror, name="somebody")]))
+    assert (await other.targets.all())[0].identity.service_account == ""
 
 
 async def test_the_dead_keep_their_names() -> None:

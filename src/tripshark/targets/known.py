@@ -258,7 +258,12 @@ class Household:
         if self._cluster is None or not sandbox.uid:
             return None
         kept = self._names.get(place_of(sandbox))
-        return self._cluster.pod_by_uid(sandbox.uid) or (kept[1] if kept else None)
+        found = self._cluster.pod_by_uid(sandbox.uid)
+        if found is None and sandbox.containers:  # a static pod has another uid in the API
+            found = self._cluster.pod_by_container(sandbox.containers[0].id)
+            if found and (found.namespace, found.name) != (sandbox.namespace, sandbox.pod):
+                found = None
+        return found or (kept[1] if kept else None)
 
     def _titled(
         self,
