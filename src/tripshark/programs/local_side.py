@@ -23,6 +23,8 @@ from tripshark.settings import Settings
 from tripshark.store.catalogue import SqlCatalogue
 from tripshark.targets.local import LocalTargets
 
+MAX_BEGUN = 4096  # parts whose incident is remembered
+
 _STAGES = {
     State.OPEN: Stage.CAPTURING,
     State.SEALING: Stage.CAPTURING,
@@ -56,6 +58,7 @@ class Local:
         self._caught_up = caught_up
         self._location = location
         self._news = asyncio.Event()
+        self._begun: dict[str, IncidentId] = {}  # as our own rows tell, never as a resource does
 
     def stir(self) -> None:
         """Something may have got further."""
@@ -135,14 +138,20 @@ class Local:
 
     async def _known(self, id: str) -> PartReport | None:
         """How far it is. Raises `Refused` with the reason when it was refused."""
-        row = await self._catalogue.by_via(_tail(id))
-        if row is None:
-            return None
-        if row.refusal is not None:
-            raise Refused(row.refusal.message, hint=row.refusal.hint)
-        incident = await self._catalogue.incident(IncidentId(row.incident or ""))
+        its = self._begun.get(id)
+        if its is None:  # a look through all rows: not at each incident's end
+            row = await self._catalogue.by_via(_tail(id))
+            if row is None:
+                return None
+            if row.refusal is not None:
+                raise Refused(row.refusal.message, hint=row.refusal.hint)
+            its = IncidentId(row.incident or "")
+        incident = await self._catalogue.incident(its)
         if incident is None:
             return None
+        if len(self._begun) >= MAX_BEGUN:
+            self._begun.clear()
+        self._begun[id] = its
         uid = id.rpartition("/")[2]
         return self._report(incident, await asyncio.to_thread(_share, incident, uid))
 
