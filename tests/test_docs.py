@@ -19,7 +19,7 @@ import yaml
 from pydantic import BaseModel
 
 from tripshark import settings
-from tripshark.cli.main import app
+from tripshark.cli.main import build
 from tripshark.formats import bpf, ruledocuments, rulefile
 from tripshark.formats.rulefile import Loaded
 from tripshark.model import evidence, expression, filter, incident
@@ -61,7 +61,7 @@ def _spans(page: Path) -> list[str]:
 
 
 BLOCKS = list(_blocks())
-COMMANDS: Any = typer.main.get_command(app)
+COMMANDS: Any = typer.main.get_command(build())
 
 
 def _marked(*info: str) -> list[Block]:

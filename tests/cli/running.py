@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from typer.testing import CliRunner
 
-from tripshark.cli.main import app
+from tripshark.cli.main import build
 
 COMMAND = [sys.executable, "-m", "tripshark"]
 
@@ -39,7 +39,7 @@ def tripshark(*argv: str, stdin: bytes = b"", **environment: str) -> Done:
 
 def inside(*argv: str) -> Done:
     """Within this process, where only words and the exit code matter."""
-    done = CliRunner().invoke(app, list(argv), prog_name="tripshark")
+    done = CliRunner().invoke(build(), list(argv), prog_name="tripshark")
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
     return Done(done.exit_code, done.stdout, done.stderr)

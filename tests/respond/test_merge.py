@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from tests.formats.making import make_packets
 from tests.respond.worlds import ManualClock
-from tripshark.cli.main import app
+from tripshark.cli.main import build
 from tripshark.formats import pcapng
 from tripshark.formats.packets import Packets
 from tripshark.model.alert import Json
@@ -127,7 +127,7 @@ def sealed(
 
 def run(*argv: object) -> Any:
     """The command; its JSON, or the error's."""
-    done = CliRunner().invoke(app, ["merge", *map(str, argv), "--json"], prog_name="tripshark")
+    done = CliRunner().invoke(build(), ["merge", *map(str, argv), "--json"], prog_name="tripshark")
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
     return {"exit": done.exit_code, **json.loads(done.stdout.splitlines()[-1])}

@@ -4,35 +4,35 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Sequence
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
 from tripshark import __version__
-from tripshark.cli import (
-    analyse,
-    capture,
-    demo,
-    doctor,
-    evidence,
-    hub,
-    incidents,
-    live,
-    merge,
-    rules,
-    run,
-    targets,
-)
-from tripshark.cli import settings as settings_command
 
-app = typer.Typer(
-    name="tripshark",
-    help="Falco fires; you get the packets from before it fired, in one sealed file that Wireshark reads.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=True,
-    rich_markup_mode=None,
-)
+# name, and module below tripshark.cli with a function of that name; in the order in which help shows them
+COMMANDS = {
+    "run": "run",
+    "demo": "demo",
+    "recorder": "run",
+    "analyst": "run",
+    "node": "run",
+    "hub": "hub",
+    "capture": "capture",
+    "targets": "targets",
+    "incidents": "incidents",
+    "show": "incidents",
+    "export": "evidence",
+    "live": "live",
+    "verify": "evidence",
+    "merge": "merge",
+    "analyse": "analyse",
+    "doctor": "doctor",
+    "settings": "settings",
+    "rules": "rules",
+}
 
 
 def _version(wanted: bool) -> None:
@@ -41,7 +41,6 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _root(
     version: Annotated[
         bool,
@@ -51,27 +50,25 @@ def _root(
     pass
 
 
-for each in (
-    run.run,
-    demo.demo,
-    run.recorder,
-    run.analyst,
-    run.node,
-    hub.hub,
-    capture.capture,
-    targets.targets,
-    incidents.incidents,
-    incidents.show,
-    evidence.export,
-    live.live,
-    evidence.verify,
-    merge.merge,
-    analyse.analyse,
-    doctor.doctor,
-    settings_command.settings,
-):
-    app.command(short_help=(each.__doc__ or "").partition("\n")[0])(each)
-app.add_typer(rules.app, name="rules")
+def build(names: Sequence[str] = tuple(COMMANDS)) -> typer.Typer:
+    """The application with these commands; only their modules are imported, which is most of what starting costs."""
+    made = typer.Typer(
+        name="tripshark",
+        help="Falco fires; you get the packets from before it fired, in one sealed file that Wireshark reads.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        add_completion=True,
+        rich_markup_mode=None,
+    )
+    made.callback()(_root)
+    for name in names:
+        module = import_module(f"tripshark.cli.{COMMANDS[name]}")
+        if name == "rules":
+            made.add_typer(module.app, name=name)
+        else:
+            command = getattr(module, name)
+            made.command(short_help=(command.__doc__ or "").partition("\n")[0])(command)
+    return made
 
 
 def main() -> None:
@@ -79,4 +76,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal without Unicode shows escapes
             stream.reconfigure(errors="backslashreplace")
-    app()
+    asked = sys.argv[1:2]
+    if asked == ["--version"]:
+        build(())()
+    build(asked if asked and asked[0] in COMMANDS else tuple(COMMANDS))()
