@@ -299,11 +299,11 @@ def test_a_scope_the_alert_cannot_support_becomes_the_next_wider_with_a_reason()
     for scope, why in ((Scope.FLOW, "flow"), (Scope.PEER, "peer")):
         (only,) = ladder(shell, scope)
         assert only.scope is Scope.POD
-        assert f"the rule asks for {scope}" in only.reason
+        assert f"{scope} was asked for" in only.reason
         assert why in only.reason
     first = ladder(alert(silent=True, hints=("203.0.113.1",)), Scope.FLOW)[0]
     assert first.scope is Scope.PEER
-    assert "asks for flow" in first.reason
+    assert "flow was asked for" in first.reason
 
 
 @pytest.mark.parametrize("scope", [Scope.POD, Scope.WORKLOAD, Scope.SERVICE])

@@ -267,7 +267,7 @@ def ladder(
     on another port, so such a flow is told by the port of the target's end alone.
     """
     if scope is Scope.NODE:
-        return (Rung(scope=Scope.NODE, core="", reason="the rule asks for the whole node"),)
+        return (Rung(scope=Scope.NODE, core="", reason="the whole node was asked for"),)
     rungs: list[Rung] = []
     start = scope or Scope.FLOW
     missed = ""
@@ -292,7 +292,7 @@ def ladder(
             scope=first.scope,
             core=first.core,
             also=first.also,
-            reason=f"the rule asks for {scope}, but {missed}: {first.reason}",
+            reason=f"{scope} was asked for, but {missed}: {first.reason}",
         )
     return tuple(rungs)
 
@@ -439,7 +439,7 @@ def _other_end(
 
 def _pod(alert: Alert, scope: Scope | None) -> Rung:
     if scope in (Scope.POD, Scope.WORKLOAD, Scope.SERVICE):
-        reason = f"the rule asks for {scope}"
+        reason = f"{scope} was asked for"
     elif alert.connection is None and not alert.hints:
         reason = "the alert names no connection and no address: everything the target exchanged"
     else:

@@ -230,7 +230,9 @@ class Pipeline:
         if not other.rings or target.kind is not TargetKind.CONTAINER:
             return []
         seen = _from_there(alert, target, peer)
-        rungs = ladder(seen, plan.scope, other.addresses)
+        # behind a service no whole flow is known: nobody asked for one either
+        scope = None if plan.scope is Scope.FLOW else plan.scope
+        rungs = ladder(seen, scope, other.addresses)
         return [
             Part(
                 plan=replace(
