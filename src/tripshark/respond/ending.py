@@ -129,9 +129,12 @@ class Ending:
         evidence = next(file for file in sealed.manifest.files if file.name.endswith(".pcapng"))
         async with self._analysing:
             try:
-                findings = await self._world.analyst.analyse(
-                    f"{incident.folder}/{evidence.name}", question
-                )
+                path = f"{incident.folder}/{evidence.name}"
+                try:
+                    findings = await self._world.analyst.analyse(path, question)
+                except Transient:  # it may just be restarting
+                    await asyncio.sleep(RETRY)
+                    findings = await self._world.analyst.analyse(path, question)
                 await asyncio.to_thread(
                     self._world.vault.beside,
                     incident.id,
