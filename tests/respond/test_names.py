@@ -35,8 +35,9 @@ from tripshark.model.target import (
 )
 from tripshark.ports import AlertRow
 from tripshark.programs.timeline import timeline
+from tripshark.respond.details import Host
 from tripshark.respond.names import MAX_NAME, Named, comments, joint, named, names
-from tripshark.respond.seal import Host, seal
+from tripshark.respond.seal import seal
 from tripshark.respond.spool import PartState, RingNote, Spool
 from tripshark.store.vault import FolderVault
 

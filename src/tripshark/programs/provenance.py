@@ -8,7 +8,7 @@ import platform
 import tripshark
 from tripshark.formats import libpcap
 from tripshark.programs.clock import clock_facts, clock_source
-from tripshark.respond.seal import Host
+from tripshark.respond.details import Host
 
 
 def host(node: str) -> Host:

@@ -16,8 +16,9 @@ from tripshark.model.finding import Question
 from tripshark.model.incident import Incident, State
 from tripshark.ports import AlertRow
 from tripshark.respond.cataloguing import RETRY, Cataloguing
+from tripshark.respond.details import Host
 from tripshark.respond.incidents import Incidents, Open
-from tripshark.respond.seal import Host, Sealed, seal
+from tripshark.respond.seal import Sealed, seal
 from tripshark.respond.world import World
 
 log = structlog.get_logger("tripshark.runner")

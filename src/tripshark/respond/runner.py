@@ -20,13 +20,13 @@ from tripshark.respond.budget import Budget
 from tripshark.respond.capturing import Capturing
 from tripshark.respond.cataloguing import Cataloguing
 from tripshark.respond.counting import Counting
+from tripshark.respond.details import Host
 from tripshark.respond.disk import Disk
 from tripshark.respond.ending import Ending
 from tripshark.respond.incidents import Incidents
 from tripshark.respond.intake import Recent
 from tripshark.respond.pipeline import Pipeline
 from tripshark.respond.salvage import Salvage
-from tripshark.respond.seal import Host
 from tripshark.respond.taking import Taking
 from tripshark.respond.wishes import Wishes
 from tripshark.respond.world import World

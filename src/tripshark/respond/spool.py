@@ -47,6 +47,10 @@ class RingNote:
     def linktype(self) -> int:
         return linktype(self.interface.hardware_type) or 0
 
+    def drops_within(self, since_ns: int, until_ns: int) -> int:
+        """Packets that were not recorded, of the losses that touch this time."""
+        return sum(n for start, end, n in self.losses if end >= since_ns and start <= until_ns)
+
 
 PEER = "peer"
 

@@ -23,8 +23,8 @@ from tripshark.model.part import ROOT, Part, Place, day_of, part_of, place_of
 from tripshark.ports import AlertRow, Clock
 from tripshark.store import signature
 from tripshark.store.fleet import FleetParts
+from tripshark.store.folder import MANIFEST
 from tripshark.store.objects import Objects
-from tripshark.store.vault import MANIFEST
 
 MAX_ALERTS = 1000  # of one part
 _HOUR = 3600.0

@@ -17,8 +17,8 @@ from tripshark.model.evidence import Manifest, SealedFile, read_manifest
 from tripshark.model.part import Part
 from tripshark.respond.merge import Original, derivation, merge
 from tripshark.store.disk import refused
+from tripshark.store.folder import MANIFEST
 from tripshark.store.remote import Cache, Remote
-from tripshark.store.vault import MANIFEST
 
 MAX_BYTES = 2 << 30  # of all originals together
 DERIVATION = "merged.json"

@@ -26,8 +26,9 @@ from tripshark.ports import Clock
 from tripshark.store import custody, schema, signature
 from tripshark.store.catalogue import SqlCatalogue
 from tripshark.store.disk import refused
+from tripshark.store.folder import COMPANIONS, HOLD, MANIFEST
 from tripshark.store.objects import Objects
-from tripshark.store.vault import COMPANIONS, HOLD, MANIFEST, FolderVault, Lying
+from tripshark.store.vault import FolderVault, Lying
 
 EVERY = 5.0  # seconds between looks at the vault
 SETTLED = (

@@ -16,8 +16,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import io
-import mmap
 import os
 import re
 import secrets
@@ -26,7 +24,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import BinaryIO, cast
 
 from tripshark.errors import BadInput, NotFound, NotVerified, Permanent, TripsharkError
 from tripshark.model.alert import Json
@@ -36,7 +33,6 @@ from tripshark.model.evidence import (
     Manifest,
     SealedFile,
     canonical,
-    file_name,
     incident_id,
     manifest_json,
     read_manifest,
@@ -45,16 +41,13 @@ from tripshark.model.evidence import (
 from tripshark.model.retention import Kept
 from tripshark.ports import Clock
 from tripshark.store import custody, signature
-from tripshark.store.disk import make_folders, refused, sync_folder, write_all
+from tripshark.store.disk import make_folders, refused, remove_tree, sync_folder, write_all
+from tripshark.store.draft import SEAL, FolderDraft
+from tripshark.store.folder import COMPANIONS, HOLD, MANIFEST, OWN
 from tripshark.store.signature import Signer
 
-MANIFEST = "manifest.json"
-HOLD = "hold.json"
-COMPANIONS = frozenset({"findings.json", "report.html", "timeline.jsonl"})
-OWN = frozenset({MANIFEST, signature.NAME, custody.NAME, HOLD}) | COMPANIONS
-
 _OPENED = ".opened_ns"
-_SEAL, _BEGIN, _REMOVE = ".seal-", ".begin-", ".remove-"
+_BEGIN, _REMOVE = ".begin-", ".remove-"
 _DAY = re.compile(r"\d{4}|\d{2}", re.ASCII)
 _TOMBSTONE = ".removed.jsonl"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -115,7 +108,7 @@ class FolderVault:
             sync_folder(self._drafts)
         except OSError as error:
             raise refused(error, folder) from error
-        return FolderDraft(self, folder, incident, opened_ns)
+        return FolderDraft(folder, incident, opened_ns, seal=self.seal)
 
     def drafts(self) -> Iterator[FolderDraft]:
         """What a crash left behind; seals and removals that it cut off are finished or undone first.
@@ -138,7 +131,7 @@ class FolderVault:
                 opened_ns = int((folder / _OPENED).read_text("ascii"))
             except (BadInput, OSError, ValueError):
                 continue  # nobody's draft: not ours to touch
-            yield FolderDraft(self, folder, incident, opened_ns)
+            yield FolderDraft(folder, incident, opened_ns, seal=self.seal)
 
     def folder(self, incident: IncidentId) -> str:
         """Where the sealed evidence lies. Raises `NotFound`."""
@@ -285,7 +278,7 @@ class FolderVault:
             if name not in draft.names() or name in OWN:
                 raise BadInput(f"{name[:80]!r} is no file of the draft", where=draft.incident)
         final = self.place(draft.incident, draft.opened_ns)
-        fresh = self._drafts / f"{_SEAL}{draft.incident}"
+        fresh = self._drafts / f"{SEAL}{draft.incident}"
         try:
             if self._signer is None:
                 self._signer = Signer.of(self._keys)
@@ -371,11 +364,11 @@ class FolderVault:
         if name.startswith(_REMOVE):
             self._bury(path)
         elif name.startswith("."):
-            _remove_tree(path)
+            remove_tree(path)
         elif path.is_dir():
             with contextlib.suppress(BadInput):
                 if self._find(incident_id(name)):  # sealed, and killed before the draft was gone
-                    _remove_tree(path)
+                    remove_tree(path)
 
     def _bury(self, going: Path) -> None:
         year, month, day, incident = going.name.removeprefix(_REMOVE).split("-", 3)
@@ -384,7 +377,7 @@ class FolderVault:
         if (going / custody.NAME).exists():
             (going / custody.NAME).rename(grave / f"{incident}{_TOMBSTONE}")
             sync_folder(grave)
-        _remove_tree(going)
+        remove_tree(going)
 
     def _sealed(self, incident: IncidentId) -> Path:
         folder = self._find(incident_id(incident))
@@ -456,98 +449,6 @@ class FolderVault:
             raise refused(error, folder / MANIFEST) from error
 
 
-class FolderDraft:
-    """`ports.Draft`: made by `FolderVault.begin` or found by `FolderVault.drafts`."""
-
-    def __init__(
-        self, vault: FolderVault, path: Path, incident: IncidentId, opened_ns: int
-    ) -> None:
-        self._vault = vault
-        self.path = path
-        self.incident = incident
-        self.opened_ns = opened_ns
-
-    def create(self, name: str) -> BinaryIO:
-        """A new file in the draft, or the same file again for appending; buffered.
-
-        Raises `BadInput` for a name that is none or is the vault's own. Writing and closing raise `Transient`
-        when the disk is full; what was written before stays.
-        """
-        if name in OWN:
-            raise BadInput(f"{name} is written by the vault itself")
-        path = self.path / file_name(name)
-        try:
-            fd = os.open(
-                path,
-                os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC,
-                0o640,
-            )
-            os.fchmod(fd, 0o640)
-        except OSError as error:
-            raise refused(error, path) from error
-        return cast("BinaryIO", io.BufferedWriter(_Appending(fd, path), 1 << 20))
-
-    def remove(self, name: str) -> None:
-        """Take a file out of the draft, so that `create` begins anew; none is fine too."""
-        path = self.path / file_name(name)
-        try:
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            raise refused(error, path) from error
-
-    def read(self, name: str) -> memoryview:
-        """A file of the draft, mapped. Raises `NotFound`, `BadInput`."""
-        path = self.path / file_name(name)
-        try:
-            with path.open("rb") as file:
-                if os.fstat(file.fileno()).st_size == 0:
-                    return memoryview(b"")
-                return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        except FileNotFoundError:
-            raise NotFound("no such file in the draft", where=str(path)) from None
-        except OSError as error:
-            raise refused(error, path) from error
-
-    def names(self) -> tuple[str, ...]:
-        """Files in the draft."""
-        try:
-            names = [path.name for path in self.path.iterdir()]
-        except OSError as error:
-            raise refused(error, self.path) from error
-        return tuple(sorted(name for name in names if not name.startswith(".")))
-
-    def seal(self, manifest: Manifest, keep: Sequence[str]) -> Manifest:
-        """fsync and hash `keep`, sign and write the manifest, rename into place, drop the rest.
-
-        Every file of the draft must be closed: what is still in a buffer is not in the evidence.
-        Returns the manifest as written: with the files' hashes and the group `signature`. Raises `Transient` on a
-        full disk, and `Permanent` when that incident is sealed already; both leave the draft as it was.
-        """
-        return self._vault.seal(self, manifest, keep)
-
-    def discard(self) -> None:
-        """Remove the draft. What cannot be removed now is removed after the next start."""
-        going = self.path.with_name(f"{_SEAL}{self.incident}")
-        with contextlib.suppress(OSError):
-            _remove_tree(going)
-            self.path.rename(going)  # vanishes whole, so that no half draft is ever salvaged
-            _remove_tree(going)
-
-
-class _Appending(io.FileIO):
-    """A file whose errors are ours."""
-
-    def __init__(self, fd: int, path: Path) -> None:
-        super().__init__(fd, "ab")
-        self._path = path
-
-    def write(self, data: memoryview | bytes) -> int:  # type: ignore[override]  # FileIO's Buffer has no name in 3.11
-        try:
-            return super().write(data)
-        except OSError as error:
-            raise refused(error, self._path) from error
-
-
 def _flushed(path: Path) -> SealedFile:
     """Flush, hash and write-protect one file."""
     with path.open("rb") as file:
@@ -602,12 +503,3 @@ def _subfolders(folder: Path) -> list[Path]:
     except OSError:
         return []
     return [folder / name for name in sorted(names, reverse=True)]
-
-
-def _remove_tree(path: Path) -> None:
-    """Raises `OSError` when something stays; that there is nothing is no error."""
-    with contextlib.suppress(FileNotFoundError):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()

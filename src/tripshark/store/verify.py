@@ -27,7 +27,7 @@ from tripshark.model.evidence import (
     read_manifest,
 )
 from tripshark.store import custody, signature
-from tripshark.store.vault import COMPANIONS, HOLD, MANIFEST, OWN
+from tripshark.store.folder import COMPANIONS, HOLD, MANIFEST, OWN
 
 MAX_ENTRIES = 5000  # names in one folder
 MAX_FILE = 64 << 30  # bytes hashed of one file

@@ -11,20 +11,19 @@ from typing import cast
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tripshark.errors import Denied, NotFound, TripsharkError
+from tripshark.errors import NotFound, TripsharkError
 from tripshark.model.alert import Json
 from tripshark.model.evidence import incident_id
-from tripshark.model.incident import EVERY, namespaces_of
+from tripshark.model.incident import EVERY, Incident, namespaces_of
 from tripshark.model.target import Target
 from tripshark.ports import AlertRow, Query
 from tripshark.web import captures, evidence, openapi, page, query, shapes
-from tripshark.web.access import INCIDENTS, Caller, identify, require_capture
+from tripshark.web.access import INCIDENTS, Caller, require_capture
 from tripshark.web.answers import SAFE, json
-from tripshark.web.metrics import CONTENT_TYPE, Now
+from tripshark.web.caller import caller_of
+from tripshark.web.health import CHECK_SECONDS, healthz, metrics, readyz, warnings
 from tripshark.web.openapi import Described, Parameter
-from tripshark.web.parts import Check, Parts
-
-CHECK_SECONDS = 3.0
+from tripshark.web.parts import Parts
 
 Handler = Callable[[Request, Parts], Awaitable[Response]]
 
@@ -43,16 +42,6 @@ class Route:
 # ------------------------------------------------------------------------------------------- incidents
 
 
-def caller_of(request: Request, parts: Parts) -> Caller:
-    """Who asks, as the application found out; where it did not, nobody with rights."""
-    if parts.access is None:
-        return Caller(query.caller(request))
-    known: Caller | None = getattr(request.state, "caller", None)
-    if known is None:
-        raise Denied("this needs a Kubernetes token", hint="send `Authorization: Bearer TOKEN`")
-    return known
-
-
 async def list_incidents(request: Request, parts: Parts) -> Response:
     asked = query.incidents(request.query_params, parts.clock.now_ns())
     visible = await caller_of(request, parts).visible(parts.catalogue)
@@ -66,14 +55,20 @@ async def list_incidents(request: Request, parts: Parts) -> Response:
     )
 
 
-async def show_incident(request: Request, parts: Parts) -> Response:
-    query.known(request.query_params, ())
+async def _incident(request: Request, parts: Parts) -> Incident:
+    """The one in the path. Raises `NotFound`, and what `Caller.require` raises."""
     id = incident_id(request.path_params["id"])
     found = await parts.catalogue.incident(id)
     if found is None:
         raise NotFound("no such incident", where=id, hint="GET /v1/incidents lists them")
     await caller_of(request, parts).require("get", INCIDENTS, found.held)
-    alerts = await parts.catalogue.alerts(id)
+    return found
+
+
+async def show_incident(request: Request, parts: Parts) -> Response:
+    query.known(request.query_params, ())
+    found = await _incident(request, parts)
+    alerts = await parts.catalogue.alerts(found.id)
     whole: dict[str, Json] = {
         **shapes.incident(found),
         "plan": cast(Json, dict(found.plan)),
@@ -84,13 +79,9 @@ async def show_incident(request: Request, parts: Parts) -> Response:
 
 async def list_parts(request: Request, parts: Parts) -> Response:
     query.known(request.query_params, ())
-    id = incident_id(request.path_params["id"])
-    found = await parts.catalogue.incident(id)
-    if found is None:
-        raise NotFound("no such incident", where=id, hint="GET /v1/incidents lists them")
-    await caller_of(request, parts).require("get", INCIDENTS, found.held)
-    its = await parts.parts_of(id) if parts.parts_of is not None else ()
-    return json({"incident": id, "parts": [shapes.part(each) for each in its]})
+    found = await _incident(request, parts)
+    its = await parts.parts_of(found.id) if parts.parts_of is not None else ()
+    return json({"incident": found.id, "parts": [shapes.part(each) for each in its]})
 
 
 async def serve_evidence(request: Request, parts: Parts) -> Response:
@@ -170,119 +161,6 @@ async def describe(request: Request, parts: Parts) -> Response:
     return json(openapi.document(ROUTES))
 
 
-# ---------------------------------------------------------------------------------------------- health
-
-
-async def healthz(request: Request, parts: Parts) -> Response:
-    return json({"alive": True})
-
-
-async def readyz(request: Request, parts: Parts) -> Response:
-    results = await asyncio.gather(*(_checked(each) for each in parts.checks.values()))
-    ready = not any(results)
-    upstream = parts.upstream(parts.clock.now_ns())
-    detailed = await _may_know(request, parts)
-    answer: dict[str, Json] = {"ready": ready}
-    if detailed:  # host names and paths are for those who may read
-        answer["checks"] = {
-            name: {"ok": not problem, "problem": problem}
-            for name, problem in zip(parts.checks, results, strict=True)
-        }
-        answer["upstream"] = _upstream(parts)
-        answer["warnings"] = [
-            *upstream.problems(),
-            *await _warnings(parts),
-        ]
-    else:
-        answer["checks"] = {
-            name: {"ok": not problem} for name, problem in zip(parts.checks, results, strict=True)
-        }
-    return json(answer, 200 if ready else 503)
-
-
-async def _may_know(request: Request, parts: Parts) -> bool:
-    """The caller of an open path may see everything."""
-    if parts.access is None:
-        return parts.gate.refuse(request.scope["headers"]) is None
-    try:
-        return await (await identify(request, parts.access)).sees_everything()
-    except TripsharkError:
-        return False
-
-
-async def _warnings(parts: Parts) -> list[str]:
-    """What works less well than it should, and makes nobody unready."""
-    said = [words for source in parts.sources() for words in source.problems()]
-    if parts.around is not None:
-        said += (await parts.around()).problems
-    if parts.outbox is not None:
-        outbox = parts.outbox()
-        said += [outbox.problem] if outbox.problem else []
-        said += [f"evidence of {id} is not sent: {why}" for id, why in outbox.refused.items()]
-        if outbox.lost:
-            said.append(f"{outbox.lost} incidents were removed before they could be sent")
-    if parts.harvest is not None and parts.harvest().problem:
-        said.append(f"the store is not read: {parts.harvest().problem}")
-    return said
-
-
-async def _checked(check: Check) -> str:
-    try:
-        async with asyncio.timeout(CHECK_SECONDS):
-            return await check()
-    except TimeoutError:
-        return f"no answer within {CHECK_SECONDS:.0f} s"
-
-
-def _upstream(parts: Parts) -> list[Json]:
-    return [
-        {
-            "hostname": each.hostname,
-            "version": each.version,
-            "last": shapes.when(each.last_ns),
-            "heartbeat": shapes.when(each.heartbeat_ns),
-            "heartbeats": each.heartbeats,
-            "every_seconds": round(each.every_s, 3),
-            "late": each.is_late,
-            "gaps": each.gaps_total,
-            "restarts": each.restarts,
-            "kernel_drops": each.kernel_drops,
-            "queue_drops": each.queue_drops,
-            "unheard": each.unheard,
-        }
-        for each in parts.upstream(parts.clock.now_ns()).falcos
-    ]
-
-
-async def metrics(request: Request, parts: Parts) -> Response:
-    if not parts.metrics_open:
-        await caller_of(request, parts).require("get", INCIDENTS, [EVERY])
-    try:
-        async with asyncio.timeout(CHECK_SECONDS):
-            targets = await parts.targets.all()
-    except (TripsharkError, TimeoutError):
-        targets = None
-    falcos = parts.upstream(parts.clock.now_ns()).falcos
-    journal = parts.journal()
-    now = Now(
-        targets=targets,
-        refusals=await parts.catalogue.refusal_counts(),
-        journal_waiting=journal.waiting,
-        journal_bytes=journal.bytes,
-        falco_gaps=sum(each.gaps_total for each in falcos),
-        falco_late=sum(each.is_late for each in falcos),
-        falco_kernel_drops=sum(each.kernel_drops for each in falcos),
-        falco_queue_drops=sum(each.queue_drops for each in falcos),
-        falco_unheard=sum(each.unheard for each in falcos),
-        evidence_bytes=await asyncio.to_thread(parts.vault.used_bytes),
-        now_ns=parts.clock.now_ns(),
-        outbox=None if parts.outbox is None else parts.outbox(),
-        harvest=None if parts.harvest is None else parts.harvest(),
-        around=None if parts.around is None else await parts.around(),
-    )
-    return Response(parts.metrics.exposition(now), headers={**SAFE, "content-type": CONTENT_TYPE})
-
-
 # ------------------------------------------------------------------------------------------------ page
 
 
@@ -309,7 +187,7 @@ async def home(request: Request, parts: Parts) -> Response:
         problems=(
             *([journal] if everything and (journal := parts.journal().problem) else []),
             *(parts.upstream(now_ns).problems() if everything else ()),
-            *(await _warnings(parts) if everything else ()),
+            *(await warnings(parts) if everything else ()),
         ),
         now_ns=now_ns,
         is_hub=parts.kind == "hub",

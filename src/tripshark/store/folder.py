@@ -1,0 +1,16 @@
+"""Which names a sealed folder has of its own, and what may come to lie beside its evidence."""
+
+from __future__ import annotations
+
+from tripshark.store import custody, signature
+
+MANIFEST = "manifest.json"
+
+
+HOLD = "hold.json"
+
+
+COMPANIONS = frozenset({"findings.json", "report.html", "timeline.jsonl"})
+
+
+OWN = frozenset({MANIFEST, signature.NAME, custody.NAME, HOLD}) | COMPANIONS
