@@ -24,7 +24,7 @@ from tests.store.swift import S3, SECRET
 from tripshark.errors import BadInput
 from tripshark.formats import pcapng
 from tripshark.model.fleet import Aimed
-from tripshark.programs.hub import aim_of
+from tripshark.programs.fleet_captures import aim_of
 from tripshark.store import custody
 from tripshark.store.catalogue import SqlCatalogue
 from tripshark.store.objects import Objects

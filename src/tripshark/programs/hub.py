@@ -11,7 +11,6 @@ import contextlib
 import gc
 import os
 import platform
-import secrets
 import signal
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
@@ -23,25 +22,21 @@ import uvloop
 from tripshark import __version__
 from tripshark.cluster.api import KubeApi
 from tripshark.cluster.captures_asks import FolderAsks, Outbox
-from tripshark.errors import BadInput, Permanent, Refused, TripsharkError
+from tripshark.errors import BadInput, Permanent, TripsharkError
 from tripshark.ingest.auth import Gate
 from tripshark.ingest.heartbeat import Heartbeats
-from tripshark.model.alert import Alert
 from tripshark.model.evidence import IncidentId
-from tripshark.model.fleet import Aim, Aimed, FleetRequest
-from tripshark.model.incident import Incident, State
-from tripshark.model.target import Resolution, Target, TargetKey
-from tripshark.ports import CaptureRequest, Clock, Fleet
+from tripshark.ports import Clock, Fleet
 from tripshark.programs import accounts, parts
 from tripshark.programs.classic import to_pcap
 from tripshark.programs.clock import SystemClock
 from tripshark.programs.cluster import access_of, api_of
+from tripshark.programs.fleet_captures import FleetCaptures, NoTargets
 from tripshark.programs.listening import credentials_of, tls_of, url_of
 from tripshark.programs.logs import log_to_stderr
 from tripshark.programs.privilege import give_up
 from tripshark.programs.reach import keep_reach
 from tripshark.programs.retaining import forget
-from tripshark.respond.identity import incident_id
 from tripshark.settings import Settings
 from tripshark.store.catalogue import SqlCatalogue
 from tripshark.store.fleet import FleetParts
@@ -62,8 +57,6 @@ Tell = Callable[[str, Mapping[str, object]], None]
 _LONGEST = 60.0  # seconds between looks while the store is away
 _FORGET_EVERY = 3600.0
 _DEED_SECONDS = 30.0
-_KINDS = {"deployment": "Deployment", "statefulset": "StatefulSet", "daemonset": "DaemonSet",
-          "job": "Job", "cronjob": "CronJob", "replicaset": "ReplicaSet"}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,94 +267,3 @@ def _custody(
         asyncio.run_coroutine_threadsafe(note(id, name, who), loop).result(_DEED_SECONDS)
 
     return viewed
-
-
-class NoTargets:
-    """`ports.Targets` of a machine that records nothing."""
-
-    async def all(self) -> tuple[Target, ...]:
-        """None."""
-        return ()
-
-    async def resolve(self, alert: Alert) -> Resolution:
-        """None."""
-        return Resolution(target=None, reason="a hub records nothing itself")
-
-    async def resolve_late(self, alert: Alert) -> Resolution:
-        """None."""
-        return Resolution(target=None, reason="a hub records nothing itself")
-
-    async def find(self, name: str) -> Resolution:
-        """None."""
-        return Resolution(target=None, reason="a hub records nothing itself")
-
-
-class FleetCaptures:
-    """`ports.Captures` by asking the nodes, where there is a cluster to ask them through."""
-
-    def __init__(self, fleet: Fleet | None, clock: Clock) -> None:
-        self._fleet = fleet
-        self._clock = clock
-
-    async def capture(self, request: CaptureRequest) -> Incident:
-        """Ask durably; the incident is known here once its first part is in the store.
-
-        Raises `Refused` without a cluster, `BadInput` for a target that no other machine can know.
-        """
-        if self._fleet is None:
-            raise Refused(
-                "a hub records nothing itself, and has no cluster to ask nodes through",
-                where=request.target,
-                hint="ask the node: tripshark capture TARGET there",
-            )
-        aim, now_ns = aim_of(request.target), self._clock.now_ns()
-        id = incident_id(now_ns, secrets.token_bytes(16))
-        await self._fleet.ask(
-            FleetRequest(
-                aims=(aim,),
-                t0_ns=now_ns,
-                before_ns=request.before_ns,
-                after_ns=request.after_ns,
-                scope=request.scope,
-                peer=request.peer,
-                filter=request.filter,
-                max_bytes=request.max_bytes,
-                incident=id,
-                origin="hub",
-                by=request.by,
-            )
-        )
-        return Incident(
-            id=id,
-            state=State.OPEN,
-            target=TargetKey(""),
-            title=str(aim),
-            namespace=aim.namespace,
-            pod=aim.name if aim.kind is Aimed.POD else "",
-            rule="",
-            falco_rule="",
-            priority="",
-            t0_ns=now_ns,
-            opened_ns=now_ns,
-        )
-
-
-def aim_of(target: str) -> Aim:
-    """`ns/pod`, `ns/deployment/name`, `ns/service/name` or `node:NAME`. Raises `BadInput` for what only one machine knows."""
-    if target.startswith("node:") and target[5:]:
-        return Aim(kind=Aimed.NODE, name=target[5:])
-    match target.split("/"):
-        case [namespace, pod] if namespace and pod and ":" not in target:
-            return Aim(kind=Aimed.POD, namespace=namespace, name=pod)
-        case [namespace, "service", name] if namespace and name:
-            return Aim(kind=Aimed.SERVICE, namespace=namespace, name=name)
-        case [namespace, kind, name] if namespace and name and kind.lower() in _KINDS:
-            return Aim(
-                kind=Aimed.WORKLOAD, workload=_KINDS[kind.lower()], namespace=namespace, name=name
-            )
-        case _:
-            raise BadInput(
-                "no other machine knows that target",
-                where=target[:200],
-                hint="ns/pod, ns/deployment/name, ns/service/name or node:NAME",
-            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from ipaddress import ip_address
 
 import msgspec
@@ -10,7 +11,8 @@ import msgspec
 from tripshark.errors import BadInput
 from tripshark.model.alert import Alert, Connection, Endpoint, Priority
 from tripshark.model.filter import Scope, ladder
-from tripshark.model.plan import Defaults, Limits, Plan, Reason, Refusal
+from tripshark.model.fleet import FleetRequest
+from tripshark.model.plan import Defaults, Plan, Reason, Refusal
 from tripshark.model.target import Target
 from tripshark.ports import CaptureRequest
 
@@ -59,9 +61,7 @@ def alert_of(request: CaptureRequest, *, received_ns: int) -> Alert:
         time_ns=received_ns,
         source=VIA,
         output=f"capture of {request.target} asked by {request.by}",
-        connection=(
-            Connection(client=Endpoint(), server=endpoint(request.peer)) if request.peer else None
-        ),
+        connection=towards(request.peer),
     )
 
 
@@ -69,19 +69,50 @@ def plan_of(
     request: CaptureRequest, alert: Alert, target: Target, defaults: Defaults
 ) -> Plan | Refusal:
     """What was asked, where nothing was said what the settings say."""
-    scope = request.scope or (Scope.PEER if request.peer else Scope.POD)
+    scope = scope_of(request)
     if scope in (Scope.WORKLOAD, Scope.SERVICE):
         return Refusal(
             reason=Reason.UNSUPPORTED,
             message=f"a capture by hand has no scope {scope}: it names the {scope} itself",
             hint="tripshark capture NAMESPACE/deployment/NAME or NAMESPACE/service/NAME",
         )
-    limits = defaults.limits
-    return Plan(
+    return planned(
+        request,
+        alert,
+        target,
+        defaults,
         rule=RULE,
         rule_hash=hashlib.sha256(encode(request)).hexdigest(),
-        target=target.key,
         t0_ns=alert.time_ns,
+        max_bytes=request.max_bytes or defaults.limits.max_bytes,
+        reason=f"asked by {request.by}",
+    )
+
+
+def scope_of(request: CaptureRequest | FleetRequest) -> Scope:
+    """What was asked; else as narrow as can be told from what was."""
+    return request.scope or (Scope.PEER if request.peer else Scope.POD)
+
+
+def planned(
+    request: CaptureRequest | FleetRequest,
+    alert: Alert,
+    target: Target,
+    defaults: Defaults,
+    *,
+    rule: str,
+    rule_hash: str,
+    t0_ns: int,
+    max_bytes: int,
+    reason: str,
+) -> Plan:
+    """A plan for what was asked outright, without a rule: it never ends because nothing comes."""
+    scope = scope_of(request)
+    return Plan(
+        rule=rule,
+        rule_hash=rule_hash,
+        target=target.key,
+        t0_ns=t0_ns,
         before_ns=defaults.before_ns if request.before_ns is None else request.before_ns,
         after_ns=defaults.after_ns if request.after_ns is None else request.after_ns,
         idle_ns=0,
@@ -89,10 +120,11 @@ def plan_of(
         rungs=ladder(alert, scope, target.addresses),
         snaplen=defaults.snaplen,
         user_filter=request.filter,
-        limits=Limits(
-            max_bytes=request.max_bytes or limits.max_bytes,
-            max_packets=limits.max_packets,
-            extend_ns=limits.extend_ns,
-        ),
-        reason=f"asked by {request.by}",
+        limits=replace(defaults.limits, max_bytes=max_bytes),
+        reason=reason,
     )
+
+
+def towards(peer: str) -> Connection | None:
+    """A connection of which no more is known than who the other end is. Raises `BadInput`."""
+    return Connection(client=Endpoint(), server=endpoint(peer)) if peer else None

@@ -10,11 +10,10 @@ import msgspec
 from tripshark.errors import BadInput
 from tripshark.formats import falco
 from tripshark.model.alert import Alert, Connection, Endpoint, Priority
-from tripshark.model.filter import Scope, ladder
 from tripshark.model.fleet import FleetRequest
-from tripshark.model.plan import Defaults, Limits, Plan
+from tripshark.model.plan import Defaults, Plan
 from tripshark.model.target import Target, TargetKey
-from tripshark.respond.manual import RULE, endpoint
+from tripshark.respond.manual import RULE, endpoint, planned, towards
 
 VIA = "capture:"
 """Followed by the resource's namespace and name: how the records of orders are told from alerts."""
@@ -57,9 +56,7 @@ def alert_of(order: Order) -> Alert:
         source="capture",
         output=f"capture asked by {request.by or request.origin or 'nobody said who'}"
         f" as {order.resource}",
-        connection=(
-            Connection(client=Endpoint(), server=endpoint(request.peer)) if request.peer else None
-        ),
+        connection=towards(request.peer),
     )
 
 
@@ -81,31 +78,19 @@ def confines(order: Order) -> str:
 def plan_of(order: Order, alert: Alert, target: Target, defaults: Defaults, now_ns: int) -> Plan:
     """What was asked, where nothing was said what this node's settings say. No limit of this node is exceeded."""
     request = order.request
-    scope = request.scope or (Scope.PEER if request.peer else Scope.POD)
     if request.peer:  # who the other end is from here, which need not be whom the alert names
-        server = endpoint(request.peer)
-        seen = alert.connection
-        proto = seen.proto if seen else None
-        alert = replace(
-            alert, connection=Connection(client=Endpoint(), server=server, proto=proto), hints=()
-        )
-    limits = defaults.limits
-    return Plan(
+        proto = alert.connection.proto if alert.connection else None
+        other = Connection(client=Endpoint(), server=endpoint(request.peer), proto=proto)
+        alert = replace(alert, connection=other, hints=())
+    most = defaults.limits.max_bytes
+    return planned(
+        request,
+        alert,
+        target,
+        defaults,
         rule=request.rule or RULE,
         rule_hash=hashlib.sha256(encode(order)).hexdigest(),
-        target=target.key,
         t0_ns=min(request.t0_ns, now_ns),
-        before_ns=defaults.before_ns if request.before_ns is None else request.before_ns,
-        after_ns=defaults.after_ns if request.after_ns is None else request.after_ns,
-        idle_ns=0,
-        scope=scope,
-        rungs=ladder(alert, scope, target.addresses),
-        snaplen=defaults.snaplen,
-        user_filter=request.filter,
-        limits=Limits(
-            max_bytes=min(request.max_bytes or limits.max_bytes, limits.max_bytes),
-            max_packets=limits.max_packets,
-            extend_ns=limits.extend_ns,
-        ),
+        max_bytes=min(request.max_bytes or most, most),
         reason=f"asked as {order.resource} by {request.origin or request.by or 'hand'}",
     )

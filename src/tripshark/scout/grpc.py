@@ -15,9 +15,9 @@ import h2.exceptions
 import h2.settings
 
 from tripshark.errors import BadInput, Denied, NotFound, Permanent, Transient, TripsharkError
+from tripshark.scout.connecting import connecting
 
 MAX_ANSWER = 16 << 20  # what a kubelet takes as well
-CONNECT_S = 2.0
 
 _NOT_FOUND, _PERMISSION_DENIED, _UNIMPLEMENTED, _UNAUTHENTICATED = 5, 7, 12, 16
 _INVALID_ARGUMENT = 3
@@ -76,15 +76,8 @@ class Channel(asyncio.Protocol):
     async def open(cls, path: str) -> Channel:
         """Raises `Transient` or `Denied` when nobody listens there or we may not connect."""
         loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(CONNECT_S):
-                _, channel = await loop.create_unix_connection(lambda: cls(path), path)
-        except PermissionError as problem:
-            raise Denied("the socket is not ours to open", where=path) from problem
-        except TimeoutError as problem:
-            raise Transient("nobody takes the connection", where=path) from problem
-        except OSError as problem:
-            raise Transient(f"nobody listens: {problem.strerror}", where=path) from problem
+        async with connecting(path):
+            _, channel = await loop.create_unix_connection(lambda: cls(path), path)
         return channel
 
     async def ask(self, method: str, request: bytes = b"", *, timeout_s: float = 5.0) -> bytes:

@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
-from tripshark.errors import BadInput, Denied, Transient
+from tripshark.errors import BadInput, Transient
+from tripshark.scout.connecting import connecting
 
 MAX_ANSWER = 16 << 20
-CONNECT_S = 2.0
 _MAX_HEADERS = 100
 _MAX_LINE = 1 << 20
 
@@ -44,15 +44,8 @@ async def listen(path: str, url: str, on_line: Callable[[bytes], None]) -> None:
 
 @contextlib.asynccontextmanager
 async def _asked(path: str, url: str) -> AsyncIterator[tuple[int, AsyncIterator[bytes]]]:
-    try:
-        async with asyncio.timeout(CONNECT_S):
-            reader, writer = await asyncio.open_unix_connection(path)
-    except PermissionError as problem:
-        raise Denied("the socket is not ours to open", where=path) from problem
-    except TimeoutError as problem:
-        raise Transient("nobody takes the connection", where=path) from problem
-    except OSError as problem:
-        raise Transient(f"nobody listens: {problem.strerror}", where=path) from problem
+    async with connecting(path):
+        reader, writer = await asyncio.open_unix_connection(path)
     try:
         request = f"GET {url} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: tripshark\r\nConnection: close\r\n\r\n"
         writer.write(request.encode("ascii"))
