@@ -64,7 +64,6 @@ class Tenure:
 
 
 _GUESTS = "guest"
-_LAYERS = (*HolderKind, _GUESTS)
 _Held = dict[str, tuple[Tenure, ...]]  # layer → tenures, oldest first
 
 
