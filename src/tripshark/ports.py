@@ -133,8 +133,11 @@ class Meter(Protocol):
     def frozen(self, seconds: float) -> None:
         """A capture began; `seconds` from the alert's acceptance to the frozen history."""
 
+    def running(self, captures: int) -> None:
+        """So many captures are under way now."""
+
     def sealed(self, word: Word) -> None:
-        """A capture ended with this word."""
+        """An incident's evidence was sealed with this word."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -87,6 +87,7 @@ class Beginning:
         else:
             opened.count()
         opened.expect(meaning, target.key)
+        self._world.meter.running(self._incidents.running)
         self._counting.first(opened, case, batch)
         batch.touched.add(opened.incident.id)
         batch.starts.append(Start(opened, meaning, plan, _as_frozen(target, frozen), frozen))
@@ -146,6 +147,7 @@ class Beginning:
             return
         plan, frozen = begun
         opened.expect(name, part.target.key)
+        self._world.meter.running(self._incidents.running)
         target = _as_frozen(part.target, frozen)
         batch.starts.append(Start(opened, name, plan, target, frozen, part.role))
 

@@ -65,6 +65,7 @@ class Capturing:
             log.warning("capture failed", incident=opened.incident.id, problem=str(problem))
         finally:
             opened.ended(start.meaning)
+            self._world.meter.running(self._incidents.running)
         if not opened.running and not opened.sealing:
             self._incidents.close_door(opened)
             await self._seal(opened)

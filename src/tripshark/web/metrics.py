@@ -151,12 +151,14 @@ class Metrics:
     def frozen(self, seconds: float) -> None:
         """A capture began."""
         self._freeze.observe(max(0.0, seconds))
-        self._running.inc()
+
+    def running(self, captures: int) -> None:
+        """So many captures are under way now."""
+        self._running.set(captures)
 
     def sealed(self, word: Word) -> None:
-        """A capture ended."""
+        """An incident's evidence was sealed."""
         self._captures.labels(word.value).inc()
-        self._running.dec()
 
     def exposition(self, now: Now) -> bytes:
         """The text that Prometheus reads."""
