@@ -10,7 +10,8 @@ from contextlib import aclosing
 import msgspec
 import pytest
 
-from tripshark.cluster.api import JSON_PATCH, STRATEGIC, KubeApi, Object
+from tripshark.cluster.answers import Object
+from tripshark.cluster.api import JSON_PATCH, STRATEGIC, KubeApi
 from tripshark.cluster.problems import Conflict, Exists, Gone
 from tripshark.errors import BadInput, NotFound, TooLarge
 

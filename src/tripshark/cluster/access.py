@@ -14,7 +14,8 @@ from typing import TypeVar
 
 import msgspec
 
-from tripshark.cluster.api import KubeApi, Object
+from tripshark.cluster.answers import Object
+from tripshark.cluster.api import KubeApi
 from tripshark.cluster.remembered import Remembered
 from tripshark.errors import Denied, TooMany, Transient, TripsharkError
 

@@ -7,14 +7,13 @@ thousand pods never holds ten thousand pods.
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import anyio
 import httpx2
@@ -22,21 +21,32 @@ import msgspec
 from msgspec import Raw
 
 import tripshark
+from tripshark.cluster.answers import (
+    AGAIN,
+    EVENT,
+    LIST,
+    STATUS,
+    Object,
+    Status,
+    away,
+    decoded,
+    from_status,
+    lines,
+    object_of,
+    refusal,
+    seconds_of,
+)
 from tripshark.cluster.login import Login
-from tripshark.cluster.problems import Conflict, Exists, Gone, NotPermitted, Unsent
+from tripshark.cluster.problems import Conflict, Gone, NotPermitted, Unsent
 from tripshark.errors import (
     BadInput,
     Denied,
-    NotFound,
-    Permanent,
     TooLarge,
     TooMany,
     Transient,
     TripsharkError,
 )
 
-Object = dict[str, Any]
-_T = TypeVar("_T")
 Params = Mapping[str, str | int]
 
 MERGE = "application/merge-patch+json"
@@ -45,11 +55,9 @@ JSON_PATCH = "application/json-patch+json"
 APPLY = "application/apply-patch+yaml"
 
 MAX_BODY = 8 << 20  # bytes of one answer, decompressed
-MAX_LINE = 4 << 20  # bytes of one event of a watch; etcd holds no object above 1.5 MiB
 PAGE = 250  # objects of one page of a list
 _MANAGER = "tripshark"
 _VERBS = {"POST": "create", "PATCH": "patch", "PUT": "update", "DELETE": "delete"}
-_AGAIN = (429, 500, 502, 503, 504)
 # a peer that vanished without a word is noticed within a minute
 _KEEPALIVE = [
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -58,35 +66,6 @@ _KEEPALIVE = [
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
 ]
-
-
-class ListMeta(msgspec.Struct, rename={"continue_": "continue", "version": "resourceVersion"}):
-    """What a list says of itself."""
-
-    version: str = ""
-    continue_: str = ""
-
-
-class _List(msgspec.Struct):
-    metadata: ListMeta
-    items: list[Raw] | None = None
-
-
-class _Event(msgspec.Struct):
-    type: str
-    object: Raw
-
-
-class _Status(msgspec.Struct):
-    message: str | None = None
-    reason: str | None = None
-    code: int | None = None
-
-
-_LIST = msgspec.json.Decoder(_List)
-_EVENT = msgspec.json.Decoder(_Event)
-_STATUS = msgspec.json.Decoder(_Status)
-_OBJECT = msgspec.json.Decoder(Object)
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +231,7 @@ class KubeApi:
         async with aclosing(self.pages(path, params=params, page=page)) as pages:
             async for each in pages:
                 for item in each.items:
-                    yield _object(item, path)
+                    yield object_of(item, path)
 
     async def pages(
         self, path: str, *, params: Params | None = None, page: int = PAGE, repeat: bool = True
@@ -263,7 +242,7 @@ class KubeApi:
             params["limit"] = page
         while True:
             body = await self._bytes("GET", path, params=params, repeat=repeat)
-            listed = _decoded(body, _LIST, path)
+            listed = decoded(body, LIST, path)
             yield Page(tuple(listed.items or ()), listed.metadata.version)
             if not listed.metadata.continue_:
                 return
@@ -301,10 +280,10 @@ class KubeApi:
                 raise await self._problem(response, Asked.of("GET", path, params))
             if on_open is not None:
                 on_open()
-            async for line in _lines(response, path):
-                event = _decoded(line, _EVENT, path)
+            async for line in lines(response, path):
+                event = decoded(line, EVENT, path)
                 if event.type == "ERROR":
-                    raise _from_status(_decoded(event.object, _STATUS, path), path)
+                    raise from_status(decoded(event.object, STATUS, path), path)
                 yield WatchEvent(event.type, event.object)
 
     # -------------------------------------------------------------------------- HTTP
@@ -322,7 +301,7 @@ class KubeApi:
         answer = await self._bytes(
             method, path, params=params, body=body, kind=kind, repeat=repeat
         )
-        return _object(answer, path)
+        return object_of(answer, path)
 
     async def _bytes(
         self,
@@ -417,7 +396,7 @@ class KubeApi:
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout) as problem:
             self.failures += 1
             self._renew_certificates()
-            raise _away(Unsent, self.login.server, problem) from problem
+            raise away(Unsent, self.login.server, problem) from problem
         except (
             httpx2.TransportError,
             httpx2.StreamError,
@@ -428,7 +407,7 @@ class KubeApi:
             OSError,
         ) as problem:
             self.failures += 1
-            raise _away(Transient, self.login.server, problem) from problem
+            raise away(Transient, self.login.server, problem) from problem
         except httpx2.InvalidURL as problem:
             raise BadInput(f"no path of the API: {problem}", where=path) from problem
 
@@ -475,15 +454,15 @@ class KubeApi:
     async def _problem(self, response: httpx2.Response, asked: Asked) -> TripsharkError:
         """What an unhappy answer means."""
         try:
-            status = _STATUS.decode(await self._body(response, 1 << 20))
+            status = STATUS.decode(await self._body(response, 1 << 20))
         except (msgspec.DecodeError, UnicodeDecodeError, TooLarge):
-            status = _Status()
+            status = Status()
         code = response.status_code
         words = (status.message or response.reason_phrase or str(code))[:500]
         server = self.login.server
-        if code in _AGAIN:
+        if code in AGAIN:
             self.failures += 1
-            after = _seconds(response.headers.get("retry-after", ""))
+            after = seconds_of(response.headers.get("retry-after", ""))
             kind = TooMany if code == 429 else Transient
             return kind(f"the API server cannot {asked} now: {words}", where=server, after=after)
         if code == 401:
@@ -502,7 +481,7 @@ class KubeApi:
                 namespace=asked.namespace,
                 where=server,
             )
-        return _refusal(code, status.reason or "", words, f"{asked}")
+        return refusal(code, status.reason or "", words, f"{asked}")
 
 
 class _Handshake:
@@ -519,87 +498,9 @@ class _Handshake:
             await self._stream.aclose()
 
 
-def _refusal(code: int, reason: str, words: str, where: str) -> TripsharkError:
-    """An answer that no other account and no patience would change."""
-    match code:
-        case 404:
-            # a path that is not served at all, rather than an object that is not there
-            unknown = not reason or words.startswith("the server could not find")
-            words = "the API server does not serve that" if not reason else words
-            hint = "is the custom resource definition installed?" if unknown else ""
-            return NotFound(words, where=where, hint=hint)
-        case 409:
-            return (Exists if reason == "AlreadyExists" else Conflict)(words, where=where)
-        case 410:
-            return Gone(words, where=where)
-        case 413:
-            return TooLarge(words, where=where)
-        case 400 | 422:
-            return BadInput(words, where=where)
-        case _:
-            return Permanent(f"{code}: {words}", where=where)
-
-
-def _from_status(status: _Status, where: str) -> TripsharkError:
-    """An ERROR event of a watch."""
-    code = status.code or 500
-    words = (status.message or "")[:500]
-    if code in _AGAIN:
-        return Transient(f"the watch ended: {words}", where=where)
-    return _refusal(code, status.reason or "", words, where)
-
-
-def _away(kind: type[Transient], server: str, problem: Exception) -> Transient:
-    words = str(problem) or type(problem).__name__
-    hint = ""
-    if "CERTIFICATE_VERIFY_FAILED" in words:
-        hint = "the authority in our service account or kubeconfig did not sign this server's certificate"
-    return kind(f"the API server is away: {words}", where=server, hint=hint)
-
-
-def _seconds(header: str) -> float | None:
-    """Retry-After in seconds, at most two minutes; None where it is absent or a date."""
-    try:
-        value = float(header)
-    except ValueError:
-        return None
-    return min(max(value, 0.0), 120.0) if math.isfinite(value) else None
-
-
 def _patience(attempt: int, after: float | None) -> float:
     """Seconds until the next try: 0.2, 0.4, 0.8 … and never all clients at once."""
     jitter = 0.5 + random.random()  # noqa: S311 (spreads clients, guards nothing)
     if after is not None:
         return after + 0.5 * jitter * min(1.0, after)
     return float(min(10.0, 0.2 * 2 ** (attempt - 1)) * jitter)
-
-
-async def _lines(response: httpx2.Response, path: str) -> AsyncIterator[bytes]:
-    """Whole lines; half a one at the end was cut off and means nothing."""
-    rest = bytearray()
-    async for chunk in response.aiter_bytes():
-        start = 0
-        while (end := chunk.find(b"\n", start)) >= 0:
-            line = bytes(rest) + chunk[start:end] if rest else chunk[start:end]
-            rest.clear()
-            start = end + 1
-            if line.strip():
-                yield line
-        rest += chunk[start:]
-        if len(rest) > MAX_LINE:
-            raise TooLarge(f"an event longer than {MAX_LINE:,} bytes", where=path)
-    if rest.strip():
-        raise Transient("the watch ended amid an event", where=path)
-
-
-def _decoded(body: bytes | Raw, how: msgspec.json.Decoder[_T], path: str) -> _T:
-    try:
-        return how.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
-        raise Transient(
-            f"the API server's answer is not understood: {problem}", where=path
-        ) from problem
-
-
-def _object(body: bytes | Raw, path: str) -> Object:
-    return _decoded(body, _OBJECT, path)

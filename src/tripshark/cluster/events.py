@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from tripshark.cluster.api import KubeApi, Object
+from tripshark.cluster.answers import Object
+from tripshark.cluster.api import KubeApi
 from tripshark.errors import NotFound, TripsharkError
 from tripshark.model.pod import PodFacts
 from tripshark.ports import Clock

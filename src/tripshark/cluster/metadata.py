@@ -15,7 +15,8 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, Never, TypeVar
 
-from tripshark.cluster.api import KubeApi, Object
+from tripshark.cluster.answers import Object
+from tripshark.cluster.api import KubeApi
 from tripshark.cluster.mirror import DENIED_PATIENCE_S, WATCH_S, Mirror
 from tripshark.cluster.remembered import Remembered
 from tripshark.errors import BadInput, Denied, NotFound, TooMany, TripsharkError
