@@ -84,11 +84,10 @@ def readiness(machine: Machine) -> dict[str, object]:
 
 
 def test_rules_are_read_again_however_they_were_written(
-    machine: Callable[..., Machine], tmp_path: Path
+    machine: Callable[..., Machine],
 ) -> None:
     """In place, renamed over, symlinks swapped as a ConfigMap does; a broken file keeps the last good and is shown."""
-    folder = Path(os.path.realpath(tmp_path)) / "rules"
-    with open_to_all(folder):
+    with open_to_all("rules") as folder:
         _write(folder / "..1" / "rules.yaml", RULES.format(name="first"))
         (folder / "..data").symlink_to("..1")
         (folder / "rules.yaml").symlink_to("..data/rules.yaml")
@@ -125,17 +124,13 @@ def test_rules_are_read_again_however_they_were_written(
 
 
 @contextmanager
-def open_to_all(folder: Path) -> Iterator[None]:
-    """The responder is not root, and pytest's folders are root's alone."""
-    folder.mkdir()
-    closed = [each for each in folder.parents if not each.stat().st_mode & 1]
-    for each in closed:
-        each.chmod(each.stat().st_mode | 0o111)
-    try:
-        yield
-    finally:
-        for each in closed:
-            each.chmod(each.stat().st_mode & ~0o111 | 0o100)
+def open_to_all(name: str) -> Iterator[Path]:
+    """A new folder for a responder that is not root; pytest's own are root's alone."""
+    with tempfile.TemporaryDirectory(prefix="ts-open-") as base:
+        os.chmod(base, 0o755)
+        folder = Path(base) / name
+        folder.mkdir()
+        yield folder
 
 
 def _write(path: Path, text: str) -> None:
@@ -201,15 +196,11 @@ def _text(machine: Machine, path: str) -> str:
 # ---------------------------------------------------------------------------------------- full disk
 
 
-def test_a_full_disk_is_a_503_and_mends_itself(
-    machine: Callable[..., Machine], pod: str, tmp_path: Path
-) -> None:
+def test_a_full_disk_is_a_503_and_mends_itself(machine: Callable[..., Machine], pod: str) -> None:
     """Nothing is promised that is not on disk; with room again everything goes on without a restart."""
-    small = tmp_path.parent / f"{tmp_path.name}-small"
-    small.mkdir()
-    run("mount", "-t", "tmpfs", "-o", "size=24m,mode=755", "tmpfs", str(small))
-    try:
-        with open_to_all(small / "x"):
+    with open_to_all("small") as small:
+        run("mount", "-t", "tmpfs", "-o", "size=24m,mode=755", "tmpfs", str(small))
+        try:
             _write(small / "rules.yaml", RULES.format(name="small"))
             tripshark = machine(
                 data_at=str(small / "data"),
@@ -232,8 +223,8 @@ def test_a_full_disk_is_a_503_and_mends_itself(
             for incident in tripshark.wait_sealed(2):
                 assert told(tripshark, "verify", str(incident["id"])).returncode == 0
             tripshark.stop()
-    finally:
-        run("umount", "-l", str(small))
+        finally:
+            run("umount", "-l", str(small))
 
 
 def _fill(path: Path) -> None:
