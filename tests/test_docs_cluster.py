@@ -33,7 +33,13 @@ MADE: list[Json] = [
     for each in yaml.safe_load_all((ROOT / "deploy/manifests/generic.yaml").read_text())
     if each is not None
 ]
-OTHERS = {"TRIPSHARK_CONFIG", "TRIPSHARK_TOKEN", "TRIPSHARK_TOOLS", "TRIPSHARK_NODES"}
+OTHERS = {
+    "TRIPSHARK_CONFIG",
+    "TRIPSHARK_TOKEN",
+    "TRIPSHARK_TOOLS",
+    "TRIPSHARK_NODES",
+    "TRIPSHARK_KUBE_BIN",
+}
 """Names in the environment, and fields of alert rows, that are no settings."""
 
 

@@ -16,6 +16,7 @@ from tests.e2e.conftest import machine, network, requires_root
 from tests.e2e.machine import Machine, Network, evidence_files, falco_event, tshark
 from tripshark import settings
 from tripshark.recorder.capabilities import KEPT
+from tripshark.settings.tree import SYSTEM_DATA
 
 __all__ = ["machine", "network"]
 
@@ -72,8 +73,8 @@ def test_users_and_folders_are_those_of_the_settings() -> None:
     users = re.findall(r"^u (\S+)", (UNITS / "tripshark.sysusers").read_text(), re.MULTILINE)
     assert users == [default.user, default.analyst_user]
     made = re.findall(r"^d (\S+) +(\S+) (\S+)", (UNITS / "tripshark.tmpfiles").read_text(), re.M)
-    assert (str(settings.SYSTEM_DATA), "0750", default.user) in made
-    assert values(UNITS / "tripshark.service", "ReadWritePaths") == [str(settings.SYSTEM_DATA)]
+    assert (str(SYSTEM_DATA), "0750", default.user) in made
+    assert values(UNITS / "tripshark.service", "ReadWritePaths") == [str(SYSTEM_DATA)]
 
 
 @pytest.mark.root
