@@ -12,7 +12,15 @@ import pytest
 from tripshark.formats import bpf, falco, rulefile
 from tripshark.model.alert import Alert, Connection, Endpoint, Priority, Proto, meaning
 from tripshark.model.filter import Scope
-from tripshark.model.plan import Defaults, Limits, Plan, Reason, Refusal, decide
+from tripshark.model.plan import (
+    Defaults,
+    Limits,
+    Plan,
+    Reason,
+    Refusal,
+    decide,
+    within_policy,
+)
 from tripshark.model.rule import Action, Capture, Match, Rule, RuleSet, evaluate
 from tripshark.model.target import (
     Identity,
@@ -397,3 +405,27 @@ def test_every_event_names_its_target_as_well_as_falco_can(
     said = falco.decode((EVENTS / f"{name}.json").read_bytes())
     assert (said.container_id, said.on_host, said.pod) == (container, on_host, pod)
     assert said.namespace == ("shop" if pod else None)
+
+
+def test_the_recording_policy_bounds_a_plan() -> None:
+    """Off is a refusal with the reason; headers keep 128 bytes of each packet; full changes nothing."""
+    plan = Plan(
+        rule="All",
+        rule_hash="",
+        target=POD.key,
+        t0_ns=1,
+        before_ns=1,
+        after_ns=1,
+        idle_ns=0,
+        scope=Scope.POD,
+        rungs=(),
+        snaplen=262_144,
+    )
+    assert within_policy(plan, POD) is plan
+    off = within_policy(plan, replace(POD, mode="off"))
+    assert isinstance(off, Refusal)
+    assert off.reason is Reason.NOT_RECORDED
+    headers = within_policy(plan, replace(POD, mode="headers"))
+    assert isinstance(headers, Plan)
+    assert headers.snaplen == 128
+    assert within_policy(headers, replace(POD, mode="headers")) is headers

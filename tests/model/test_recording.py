@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tripshark.model.recording import Mode, Policy, Selector
+from tripshark.model.recording import Mode, Policy, Selector, stricter
 
 
 def test_the_default_opts_everybody_in_or_out() -> None:
@@ -75,3 +75,10 @@ def test_privacy_is_a_bound_that_nobody_exceeds() -> None:
     assert "at most" in found.reason
     assert policy.decide("hr-1", {}, {}).mode is Mode.OFF
     assert policy.decide("hr", {}, {"tripshark.dev/record": "off"}).mode is Mode.OFF
+
+
+def test_of_two_modes_the_stricter_keeps_less() -> None:
+    """Off before headers before full, whichever is named first."""
+    assert stricter("full", "headers") is Mode.HEADERS
+    assert stricter("off", "headers") is Mode.OFF
+    assert stricter("full", "full") is Mode.FULL

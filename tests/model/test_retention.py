@@ -105,3 +105,15 @@ def test_a_capture_fits_or_is_refused_with_a_hint(
         assert answer.reason is Reason.DISK
         assert "bounds." in answer.hint
         assert "100 bytes" in answer.message or "101 bytes" in answer.message
+
+
+def test_what_was_never_sent_goes_last_and_for_want_of_space_alone() -> None:
+    """Never for its age; where it must go, that is said: whoever looks for it in the store must learn why."""
+    sent = Kept(incident=IncidentId("b"), sealed_ns=2, bytes=6)
+    unsent = Kept(incident=IncidentId("a"), sealed_ns=1, bytes=6, unsent=True)
+    assert overdue([unsent], now_ns=10**18, budget=Budget(max_age_ns=1)) == ()
+    (first,) = overdue([unsent, sent], now_ns=3, budget=Budget(max_bytes=6))
+    assert first.incident == "b"
+    first, second = overdue([unsent, sent], now_ns=3, budget=Budget(max_bytes=5))
+    assert second.unsent
+    assert "never sent" in second.why

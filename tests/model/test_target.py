@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from tripshark.model.evidence import IncidentId, Word
 from tripshark.model.incident import Incident, State
-from tripshark.model.target import Identity, Interface, RingState, Target, TargetKey, TargetKind
+from tripshark.model.target import (
+    Elsewhere,
+    Identity,
+    Interface,
+    RingState,
+    Target,
+    TargetKey,
+    TargetKind,
+)
 
 
 def ring(name: str, hardware_type: int, *addresses: str) -> RingState:
@@ -68,3 +76,13 @@ def test_a_new_incident_is_complete_until_something_is_known_to_be_missing() -> 
         opened_ns=2,
     )
     assert (incident.alerts, incident.packets, incident.word) == (1, 0, Word.COMPLETE)
+
+
+def test_who_is_on_another_node_has_a_name_and_an_identity() -> None:
+    """A pod is called as everywhere, a machine by its node's name; rules may ask for labels and owner."""
+    there = Elsewhere(node="n2", namespace="shop", pod="web", uid="u", labels={"a": "b"})
+    assert there.title == "shop/web"
+    assert there.identity == Identity(
+        namespace="shop", pod="web", uid="u", labels={"a": "b"}, node="n2"
+    )
+    assert Elsewhere(node="n2").title == "node/n2"
