@@ -11,6 +11,7 @@ import urllib.request
 from pathlib import Path
 
 from tests.e2e.machine import wait_for
+from tests.processes import killed_with_us
 
 
 class HubProcess:
@@ -30,7 +31,7 @@ class HubProcess:
         with self.log.open("a") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tripshark", "hub", "--config", str(self._config), "--json"],
-                stdout=subprocess.PIPE, stderr=log, text=True,
+                stdout=subprocess.PIPE, stderr=log, text=True, preexec_fn=killed_with_us,
             )  # fmt: skip
         assert self._process.stdout is not None
         said = json.loads(self._process.stdout.readline() or "{}")

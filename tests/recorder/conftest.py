@@ -19,6 +19,7 @@ from typing import TypeVar
 
 import pytest
 
+from tests.processes import ended_with_us
 from tripshark.errors import Transient
 from tripshark.formats.wire import Frozen, RingCopy
 from tripshark.model.target import Target
@@ -171,9 +172,10 @@ class Process:
             ],
             stdout=subprocess.PIPE,
             text=True,
+            preexec_fn=ended_with_us,
         )
         assert self.child.stdout is not None
-        readable, _, _ = select.select([self.child.stdout], [], [], 20)
+        readable, _, _ = select.select([self.child.stdout], [], [], 60)
         assert readable, "the recorder did not say that it is ready"
         self.ready = json.loads(self.child.stdout.readline())
         assert self.ready["ready"], self.ready

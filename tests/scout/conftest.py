@@ -17,6 +17,7 @@ from typing import TypeVar
 
 import pytest
 
+from tests.processes import ended_with_us
 from tripshark.errors import Transient
 from tripshark.model.pod import Sandbox
 from tripshark.scout.client import ScoutClient
@@ -36,7 +37,10 @@ class Process:
     def start(self) -> None:
         module = ["-m", "tripshark.programs.scout", "--json-config", self.config.to_json()]
         self.child = subprocess.Popen(
-            [sys.executable, "-P", *module], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-P", *module],
+            stdout=subprocess.PIPE,
+            text=True,
+            preexec_fn=ended_with_us,
         )
         assert self.child.stdout is not None
         readable, _, _ = select.select([self.child.stdout], [], [], DEADLINE_S)

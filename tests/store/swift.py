@@ -28,6 +28,8 @@ import obstore
 import pytest
 from obstore.store import S3Store
 
+from tests.processes import killed_with_us
+
 VERSION = "2.38.3"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "tripshark-tests"
 KEY, SECRET = "test:tester", "a-secret-nobody-may-see"
@@ -122,6 +124,7 @@ class S3:
                     stderr=subprocess.DEVNULL,
                     env={**os.environ, "PATH": f"{self._bin}:{os.environ['PATH']}"},
                     start_new_session=True,
+                    preexec_fn=killed_with_us,
                 )
             )
         deadline = time.monotonic() + 90
