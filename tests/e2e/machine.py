@@ -257,6 +257,8 @@ class Machine:
             text=True,
             timeout=90,
             check=False,
+            # in full: readline tells children a width behind Python's back
+            env={name: each for name, each in os.environ.items() if name != "COLUMNS"},
         )
         assert not check or done.returncode == 0, done.stderr + done.stdout
         return done
