@@ -62,7 +62,7 @@ class Service:
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = Path("/tmp") / f"ts-cli-{time.monotonic_ns():x}"
     folder.mkdir(mode=0o755)
-    network = Network("cli")
+    network = Network(f"cl{os.getpid():x}")
     pod, far = network.namespace("pod"), network.namespace("far")
     network.veth(pod, far)
     (folder / "rules.yaml").write_text(RULE)

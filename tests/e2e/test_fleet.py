@@ -75,7 +75,7 @@ def fleet(real_api: Plane) -> Iterator[Fleet]:
     """Both nodes run `tripshark run` on this machine, each recording its own pod alone."""
     for each in definitions(cel=False):
         real_api.apply(dict(each))
-    network = Network("fleet")
+    network = Network(f"ft{os.getpid():x}")
     with (
         contextlib.closing(network),
         real_api.namespace() as namespace,
