@@ -28,9 +28,12 @@ from tripshark.model.target import (
     TargetKey,
     TargetKind,
 )
+from tripshark.ports import Record
 from tripshark.respond import orders
+from tripshark.respond.asking import Asking
+from tripshark.respond.batch import Case
 from tripshark.respond.orders import Order
-from tripshark.respond.pipeline import Pipeline
+from tripshark.respond.pipeline import Far, Pipeline
 
 ALERT = replace(
     an_alert(),
@@ -271,3 +274,29 @@ async def test_a_namespaced_capture_reaches_no_further_than_its_namespace() -> N
     order = Order(request=FleetRequest(aims=(), t0_ns=1), resource="shop/x", target=TargetKey("k"))
     assert orders.confines(order) == "shop"
     assert orders.confines(replace(order, resource="x")) == ""
+
+
+async def test_an_alert_that_was_passed_on_is_passed_on_verbatim() -> None:
+    """What another node is asked carries Falco's own words, not the order they came in."""
+    asked: list[FleetRequest] = []
+
+    class Nodes:
+        async def ask(self, request: FleetRequest) -> str:
+            asked.append(request)
+            return "name"
+
+    words = '{"rule":"X","priority":"Notice","time":"2026-11-24T00:00:00Z","output_fields":{}}'
+    order = Order(
+        request=FleetRequest(aims=(), t0_ns=1, alert=words), resource="x", target=TargetKey("k")
+    )
+    far = Far(aim=Aim(kind=Aimed.POD, name="db", namespace="shop"), scope=Scope.PEER)
+    for via, body, said in (
+        ("webhook", words.encode(), words),
+        ("capture:x#1", orders.encode(order), words),
+        ("manual", b"{}", ""),
+    ):
+        record = Record(seq=1, received_ns=1, via=via, body=body)
+        asking = Asking(Nodes(), origin="here")
+        refusal = Refusal(reason=Reason.ELSEWHERE, message="there")
+        await asking.pass_on(Case(record, ALERT, "m"), far, refusal)
+        assert asked.pop().alert == said

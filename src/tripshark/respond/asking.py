@@ -9,7 +9,7 @@ from tripshark.model.evidence import Entry, Word
 from tripshark.model.fleet import FleetRequest
 from tripshark.model.plan import Plan, Reason, Refusal
 from tripshark.ports import Fleet
-from tripshark.respond import manual
+from tripshark.respond import manual, orders
 from tripshark.respond.batch import Batch, Case
 from tripshark.respond.identity import event_key
 from tripshark.respond.incidents import Open
@@ -61,7 +61,7 @@ class Asking:
             max_bytes=plan.limits.max_bytes,
             incident=opened.incident.id,
             rule=plan.rule,
-            alert=_text(case) if case.record.via != manual.VIA else "",
+            alert=_text(case),
             origin=self._origin,
             wide=True,  # in a namespaced one an incident's id is anybody's word
         )
@@ -85,4 +85,10 @@ class Asking:
 
 
 def _text(case: Case) -> str:
-    return case.record.body.decode(errors="replace")
+    """The alert verbatim, also where another node passed it on; "" for what nobody's alert asked."""
+    record = case.record
+    if record.via == manual.VIA:
+        return ""
+    if record.via.startswith(orders.VIA):
+        return orders.decode(record.body).request.alert
+    return record.body.decode(errors="replace")
