@@ -459,7 +459,7 @@ def test_captures_by_kubectl(cluster: Cluster) -> None:
     assert set(parts["a-workload"]) >= {title(each) for each in pods}
     assert set(parts["one-pod"]) == set(parts["a-service"]) == {title(ledger)}
     assert len({each["incident"] for each in parts["a-workload"].values()}) == 1
-    assert all(parts["a-workload"][title(each)]["packets"] >= 10 for each in pods)
+    assert all(parts["a-workload"][title(each)]["packets"] >= 10 for each in pods), parts
     assert {c["reason"] for c in found["the-host"]["conditions"]} >= {"HostNetwork"}
     assert "Deployment payments/checkout" in cluster.kubectl("get", "captures")
 

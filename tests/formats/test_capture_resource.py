@@ -223,12 +223,12 @@ def test_a_cluster_capture_says_where_each_target_is(targets: object, where: str
 
 
 def test_without_t0_it_is_when_it_was_created() -> None:
-    """A capture by hand need not say a moment."""
+    """A capture by hand need not say a moment: it is the end of the second that the server stamped."""
     told = served(replace(a_request(), t0_ns=0))
     assert "t0" not in told["spec"]
     back = read(told).request
     assert back is not None
-    assert back.t0_ns == moment("2026-11-23T10:15:00Z")
+    assert back.t0_ns == moment("2026-11-23T10:15:00.999999999Z")
 
 
 def test_what_no_node_would_read_is_not_written() -> None:

@@ -346,7 +346,8 @@ def _request(spec: Json, kind: str, namespace: str, created_ns: int) -> FleetReq
             for at, each in enumerate(_list(said["targets"]))
         ]
     t0 = _word(said, "t0")
-    t0_ns = moment(t0) if t0 else created_ns
+    # the server stamps whole seconds: what came within that second, before it was asked, is meant too
+    t0_ns = moment(t0) if t0 else created_ns + 10**9 - 1
     if t0_ns is None:
         raise BadInput(f"{t0!r} is no moment", where="spec.t0")
     if kind == CAPTURE and len(_word(said, "alert")) > MAX_OWN_ALERT:
