@@ -18,7 +18,8 @@ from tripshark.errors import BadInput, Denied, NotFound, Permanent, TripsharkErr
 from tripshark.web.access import CHALLENGE, identify
 from tripshark.web.answers import problem
 from tripshark.web.parts import Parts
-from tripshark.web.routes import ROUTES, Route
+from tripshark.web.route import Route
+from tripshark.web.routes import ROUTES
 
 log = logging.getLogger("tripshark.web")
 

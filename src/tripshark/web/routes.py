@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import cast
 
 from starlette.requests import Request
@@ -13,8 +13,7 @@ from starlette.responses import Response
 
 from tripshark.errors import NotFound, TripsharkError
 from tripshark.model.alert import Json
-from tripshark.model.evidence import incident_id
-from tripshark.model.incident import EVERY, Incident, namespaces_of
+from tripshark.model.incident import EVERY, namespaces_of
 from tripshark.model.target import Target
 from tripshark.ports import AlertRow, Query
 from tripshark.web import captures, evidence, openapi, page, query, shapes
@@ -22,22 +21,10 @@ from tripshark.web.access import INCIDENTS, Caller, require_capture
 from tripshark.web.answers import SAFE, json
 from tripshark.web.caller import caller_of
 from tripshark.web.health import CHECK_SECONDS, healthz, metrics, readyz, warnings
+from tripshark.web.incident import incident_of
 from tripshark.web.openapi import Described, Parameter
 from tripshark.web.parts import Parts
-
-Handler = Callable[[Request, Parts], Awaitable[Response]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
-    """One path: who answers, and what is said of it."""
-
-    path: str
-    handler: Handler
-    described: Described
-    method: str = "GET"
-    is_open: bool = False  # needs no credentials anywhere
-
+from tripshark.web.route import Route
 
 # ------------------------------------------------------------------------------------------- incidents
 
@@ -55,19 +42,9 @@ async def list_incidents(request: Request, parts: Parts) -> Response:
     )
 
 
-async def _incident(request: Request, parts: Parts) -> Incident:
-    """The one in the path. Raises `NotFound`, and what `Caller.require` raises."""
-    id = incident_id(request.path_params["id"])
-    found = await parts.catalogue.incident(id)
-    if found is None:
-        raise NotFound("no such incident", where=id, hint="GET /v1/incidents lists them")
-    await caller_of(request, parts).require("get", INCIDENTS, found.held)
-    return found
-
-
 async def show_incident(request: Request, parts: Parts) -> Response:
     query.known(request.query_params, ())
-    found = await _incident(request, parts)
+    found = await incident_of(request, parts)
     alerts = await parts.catalogue.alerts(found.id)
     whole: dict[str, Json] = {
         **shapes.incident(found),
@@ -79,7 +56,7 @@ async def show_incident(request: Request, parts: Parts) -> Response:
 
 async def list_parts(request: Request, parts: Parts) -> Response:
     query.known(request.query_params, ())
-    found = await _incident(request, parts)
+    found = await incident_of(request, parts)
     its = await parts.parts_of(found.id) if parts.parts_of is not None else ()
     return json({"incident": found.id, "parts": [shapes.part(each) for each in its]})
 
