@@ -88,7 +88,7 @@ async def test_numbers_and_names_are_those_of_tshark(path: Path) -> None:
     assert counted + findings.other_packets == findings.packets
     ours = (
         {row["name"] for row in findings.dns},
-        {row["name"] for row in findings.sni},
+        {row["name"] for row in findings.tls},
         {row["host"] for row in findings.http},
         {row["banner"] for row in findings.ssh},
     )
@@ -99,7 +99,7 @@ async def test_numbers_and_names_are_those_of_tshark(path: Path) -> None:
 async def test_every_filter_shows_what_it_stands_for(path: Path) -> None:
     """The display filter of each entry, given to tshark, shows the entry's own frame among others."""
     findings = await analyse(path, question())
-    rows = [*findings.dns, *findings.sni, *findings.http, *findings.ssh]
+    rows = [*findings.dns, *findings.tls, *findings.http, *findings.ssh]
     expected = [(str(row["filter"]), str(row["frame"])) for row in rows]
     expected += [(each.filter, str(each.frame)) for each in findings.conversations]
     for show, frame in list(dict.fromkeys(expected))[:6]:
@@ -158,12 +158,12 @@ async def test_hostile_text_stays_inside_its_field(text: bytes, tmp_path: Path) 
     findings = await analyse(path, question(flow(C2, 4444)))
     assert findings.packets == 4
     assert not findings.notes
-    assert len(findings.dns) == len(findings.sni) == len(findings.http) == len(findings.ssh) == 1
+    assert len(findings.dns) == len(findings.tls) == len(findings.http) == len(findings.ssh) == 1
     everything = json.dumps(findings.as_json(), ensure_ascii=False)
     assert everything.isprintable()
     assert not re.search("[\u202a-\u202e\u2066-\u2069]", everything)
     assert "\n" not in findings.summary
-    rows = (*findings.dns, *findings.sni, *findings.http, *findings.ssh)
+    rows = (*findings.dns, *findings.tls, *findings.http, *findings.ssh)
     shown = fields(path, " || ".join(f"({row['filter']})" for row in rows), "frame.number")
     assert shown == [["1"], ["2"], ["3"], ["4"]]
 

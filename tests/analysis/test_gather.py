@@ -232,7 +232,7 @@ def test_lists_are_bounded_and_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.truncated
     assert found.flow_captured
     assert found.flow is not None
-    for rows in (found.dns, found.sni, found.http, found.ssh, found.names, found.conversations):
+    for rows in (found.dns, found.tls, found.http, found.ssh, found.names, found.conversations):
         assert len(rows) == MAX_ROWS
     assert any(each.named for each in found.conversations)
     assert "beyond the first 600" in found.notes[0]
@@ -244,5 +244,5 @@ def test_repeats_are_counted_not_listed() -> None:
     """The same greeting or request again raises a count."""
     again = {"hello": Hello(("a.example",), ()), "requests": (Request("h", "GET", "/?x=1"),)}
     found = gathered(frame(1, **again), frame(2, **again))
-    assert [row["count"] for row in (*found.sni, *found.http)] == [2, 2]
+    assert [row["count"] for row in (*found.tls, *found.http)] == [2, 2]
     assert found.http[0]["uri"] == "/?…"

@@ -64,7 +64,7 @@ VARIANTS = [
     ({"packets": 0, "flow": None}, "No packet of payments/checkout-7d9f was found in the evidence."),
     ({"complete": False, "notes": ("tshark died",)}, "The analysis did not get to the end of the file. Note: tshark died."),
     ({"truncated": True}, "more than 1 conversations"),
-    ({"sni": ({"name": "c2.example", "server": C2, "port": 4444},)}, "800 B in (TLS for c2.example)."),
+    ({"tls": ({"name": "c2.example", "server": C2, "port": 4444},)}, "800 B in (TLS for c2.example)."),
     ({"http": ({"host": "", "server": C2, "port": 4444},)}, "800 B in."),
     ({"dns": tuple({"name": f"n{at}"} for at in range(7))}, "DNS names asked for: n0, n1, n2, n3, n4 and 2 more."),
     ({"ssh": ({"banner": "SSH-2.0-x y"},)}, 'SSH: "SSH-2.0-x y".'),
@@ -131,7 +131,7 @@ def test_the_paragraph_is_bounded() -> None:
         {"name": f"{at}" * 200, "host": "h" * 500, "banner": "b" * 500} for at in range(9)
     )
     notes = ("n" * 500,) * 20
-    told = summary(replace(FOUND, dns=rows, sni=rows, http=rows, ssh=rows, notes=notes), ASKED)
+    told = summary(replace(FOUND, dns=rows, tls=rows, http=rows, ssh=rows, notes=notes), ASKED)
     assert len(told) <= MAX_SUMMARY
     assert told.endswith("…")
 

@@ -13,15 +13,20 @@ from hypothesis import strategies as st
 
 from tripshark.errors import BadInput
 from tripshark.model.alert import Connection, Endpoint, Json, Proto
+from tripshark.model.claim import MAX_FRAMES, NOT_CAPTURED
 from tripshark.model.finding import (
     MAX_ROWS,
     MAX_SUMMARY,
-    MAX_TEXT,
+    TABLES,
+    Activity,
+    AlertLine,
     Conversation,
+    Finding,
     Findings,
     Question,
-    printable,
+    Severity,
 )
+from tripshark.model.text import MAX_TEXT, printable
 
 ENDPOINT = st.builds(
     Endpoint,
@@ -61,6 +66,24 @@ TALK = Conversation(
     tunnel="vxlan",
     named=True,
     filter="tcp.stream == 0",
+    community_id="1:V+aG00KjdVLOW1AMUg4PrGb61iI=",
+    retransmissions=1,
+    resets=2,
+)
+CLAIM = Finding(
+    id="F1",
+    kind="beacon",
+    severity=Severity.HIGH,
+    title="A beacon",
+    text="Five connections, every 60 s.",
+    frames=(1, 5),
+    filter="tcp.flags.syn == 1",
+    matches=5,
+    first_ns=1,
+    last_ns=2,
+    techniques=("T1071", "T1071.004"),
+    about={"peer": "203.0.113.66"},
+    checked=True,
 )
 FINDINGS = Findings(
     manifest_sha256="ab",
@@ -72,9 +95,18 @@ FINDINGS = Findings(
     last_ns=2,
     conversations=(TALK,),
     dns=({"name": "a.example", "answers": ["10.0.0.2"], "asked_ns": 1, "proven": True},),
-    sni=({"name": "b.example", "weight": 0.5},),
+    tls=({"name": "b.example", "weight": 0.5},),
     http=({"host": "c.example", "more": {"deep": [None]}},),
     ssh=({"banner": "SSH-2.0-x"},),
+    findings=(CLAIM,),
+    endpoints=({"address": "10.0.0.1", "ours": True},),
+    icmp=({"type": 8},),
+    credentials=({"secret": "6 characters"},),
+    files=({"sha256": "ab"},),
+    experts=({"summary": "x"},),
+    activity=Activity(
+        start_ns=1, step_ns=2, packets_out=(1,), packets_in=(2,), bytes_out=(3,), bytes_in=(4,)
+    ),
     names={"10.0.0.2": "a.example"},
     flow_captured=True,
     flow=TALK,
@@ -95,6 +127,18 @@ FINDINGS = Findings(
         connections=st.lists(CONNECTION, max_size=4).map(tuple),
         names=st.dictionaries(PLAIN, PLAIN, max_size=4),
         manifest_sha256=PLAIN,
+        alerts=st.lists(
+            st.builds(
+                AlertLine,
+                rule=PLAIN,
+                priority=PLAIN,
+                time_ns=COUNT,
+                tags=st.lists(PLAIN, max_size=3).map(tuple),
+            ),
+            max_size=3,
+        ).map(tuple),
+        node_addresses=st.lists(PLAIN, max_size=2).map(tuple),
+        api_server=st.lists(PLAIN, max_size=2).map(tuple),
     )
 )
 def test_a_question_survives_its_json_form(question: Question) -> None:
@@ -120,6 +164,56 @@ def test_findings_survive_their_json_form(captured: bool | None) -> None:
         assert Findings.from_json(json.loads(json.dumps(found.as_json()))) == found
 
 
+BAD_CLAIMS: list[dict[str, Json]] = [
+    {"id": "1"},
+    {"kind": "rumour"},
+    {"severity": "apocalyptic"},
+    {"frames": []},
+    {"frames": [5, 1]},
+    {"frames": [1, 1]},
+    {"frames": [True]},
+    {"frames": [-1]},
+    {"frames": ["1"]},
+    {"frames": list(range(MAX_FRAMES + 1))},
+    {"kind": NOT_CAPTURED},
+    {"techniques": ["T1"]},
+    {"techniques": ["T1071.004; DROP"]},
+]
+
+
+@pytest.mark.parametrize("change", BAD_CLAIMS)
+def test_a_claim_without_its_frames_or_of_no_known_kind_is_refused(
+    change: dict[str, Json],
+) -> None:
+    """Only a finding about what is missing cites nothing; every other cites frames in order."""
+    with pytest.raises(BadInput):
+        Finding.from_json({**CLAIM.as_json(), **change})
+
+
+def test_what_is_missing_cites_no_frame() -> None:
+    """The one kind without frames."""
+    gap = Finding(
+        id="F2", kind=NOT_CAPTURED, severity=Severity.LOW, title="Dropped", text="7 packets"
+    )
+    assert Finding.from_json(gap.as_json()) == gap
+
+
+def test_severities_are_ranked() -> None:
+    """Least first."""
+    assert [each.rank for each in (Severity.INFO, Severity.HIGH, Severity.CRITICAL)] == [0, 3, 4]
+
+
+def test_columns_of_activity_belong_together() -> None:
+    """Columns of different length cannot be one picture."""
+    with pytest.raises(BadInput):
+        Activity.from_json({"packets_out": [1]})
+
+
+def test_every_table_is_read_back() -> None:
+    """The list of tables names them all."""
+    assert all(getattr(FINDINGS, name) for name in TABLES)
+
+
 def test_a_conversation_adds_up() -> None:
     """Both directions together."""
     assert (TALK.packets, TALK.bytes) == (7, 11)
@@ -128,7 +222,7 @@ def test_a_conversation_adds_up() -> None:
 @given(document=JSON)
 def test_any_json_is_findings_or_bad_input(document: Json) -> None:
     """A hijacked analyst can answer anything: never another error, never unprintable text."""
-    for kind in (Findings, Question, Conversation):
+    for kind in (Findings, Finding, Activity, Question, AlertLine, Conversation):
         try:
             kind.from_json(document)
         except BadInput:

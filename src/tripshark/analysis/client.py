@@ -11,7 +11,8 @@ import socket
 from tripshark.analysis.talk import MAX_ANSWER, VERSION, ready
 from tripshark.errors import BadInput, Denied, Permanent, Transient, TripsharkError
 from tripshark.model.alert import Json
-from tripshark.model.finding import Findings, Question, printable
+from tripshark.model.finding import Findings, Question
+from tripshark.model.text import printable
 
 _KINDS: dict[str, type[TripsharkError]] = {
     each.code: each for each in (BadInput, Denied, Permanent, Transient)

@@ -13,7 +13,8 @@ from tripshark.analysis.prose import summary
 from tripshark.analysis.sandbox import Policy
 from tripshark.errors import BadInput, Permanent
 from tripshark.formats import tshark
-from tripshark.model.finding import Findings, Question, printable
+from tripshark.model.finding import Findings, Question
+from tripshark.model.text import printable
 
 PLACES = ("/usr/local/bin/tshark", "/usr/bin/tshark", "/bin/tshark")
 HINT = "install it: apt-get install tshark"

@@ -13,7 +13,8 @@ from typing import NamedTuple, cast
 
 from tripshark.formats.tshark import DnsMessage, Frame, Request
 from tripshark.model.alert import Address, Connection, Endpoint, Json, Proto
-from tripshark.model.finding import MAX_ROWS, Conversation, Findings, Question, printable
+from tripshark.model.finding import MAX_ROWS, Conversation, Findings, Question
+from tripshark.model.text import printable
 
 MAX_CONVERSATIONS = 50_000  # tracked; the findings keep the MAX_ROWS that matter most
 MAX_PENDING = 20_000  # DNS questions that wait for their answer
@@ -87,7 +88,7 @@ class Gatherer:
         self._own = {_address_or_none(each) for each in question.addresses}
         self._wanted = [each for each in map(_Wanted.of, question.connections) if each]
         self._talks: dict[_Key, _Talk] = {}
-        self._dns, self._sni, self._http, self._ssh = _Table(), _Table(), _Table(), _Table()
+        self._dns, self._tls, self._http, self._ssh = _Table(), _Table(), _Table(), _Table()
         self._names: dict[str, str] = {}
         self._pending: dict[tuple[str, int, str, int, str, int], None] = {}
         self._packets = self._other = self._untracked = 0
@@ -151,7 +152,7 @@ class Gatherer:
             last_ns=self._last_ns,
             conversations=kept,
             dns=self._dns.rows,
-            sni=self._sni.rows,
+            tls=self._tls.rows,
             http=self._http.rows,
             ssh=self._ssh.rows,
             names=dict(self._names),
@@ -161,7 +162,7 @@ class Gatherer:
             truncated=self._truncated
             or bool(self._untracked)
             or len(kept) < len(self._talks)
-            or any(each.full for each in (self._dns, self._sni, self._http, self._ssh)),
+            or any(each.full for each in (self._dns, self._tls, self._http, self._ssh)),
             complete=complete,
             notes=notes,
         )
@@ -288,7 +289,7 @@ class Gatherer:
             "count": 0,
             **_place(frame, "tls.handshake.extensions_server_name", name),
         }
-        self._sni.count((name, frame.dst, frame.dport), new)
+        self._tls.count((name, frame.dst, frame.dport), new)
 
     def _request(self, frame: Frame, request: Request) -> None:
         host = request.host.rpartition("@")[2]  # never the user and password before an @

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import cast
 
 from tripshark.model.alert import Json
-from tripshark.model.finding import MAX_SUMMARY, Conversation, Findings, Question, printable
+from tripshark.model.finding import MAX_SUMMARY, Conversation, Findings, Question
+from tripshark.model.text import printable
 
 _FEW = 5  # names of a kind that are listed; the rest is counted
 _TALKS = 3  # further conversations that are told
@@ -91,7 +92,7 @@ def _said_inside(flow: Conversation, findings: Findings) -> str:
     """SNI and HTTP host that went to the flow's own peer."""
     words = []
     for rows, field, title in (
-        (findings.sni, "name", "TLS for"),
+        (findings.tls, "name", "TLS for"),
         (findings.http, "host", "HTTP for"),
     ):
         names = [
@@ -107,7 +108,7 @@ def _said_inside(flow: Conversation, findings: Findings) -> str:
 def _about_names(findings: Findings) -> Iterable[str]:
     for rows, field, title in (
         (findings.dns, "name", "DNS names asked for"),
-        (findings.sni, "name", "TLS server names"),
+        (findings.tls, "name", "TLS server names"),
         (findings.http, "host", "HTTP hosts"),
         (findings.ssh, "banner", "SSH"),
     ):
