@@ -1,22 +1,45 @@
-"""The OpenAPI document, made from the same values that are routed."""
+"""The OpenAPI document, made from the same values that are routed.
+
+A route is described by whoever writes it, with `schema`'s words:
+
+    Described(
+        "Incidents, newest first; `next` is the cursor for `before`.",
+        answers={"200": "A page of incidents."},
+        parameters=(Parameter("limit", "query", "At most this many.", whole(1, 500, default=50)),),
+        gives=obj({"incidents": rows(shapes.INCIDENT), "next": maybe(TEXT)}),
+        errors=(404,),
+    )
+
+`gives` is the shape of what the successful answers hold, `takes` that of the body. Answers without content (204, 303,
+304, 307) have none. What every guarded route may answer (400, 401, 403, 429, 503) need not be named. Several media
+types are a tuple; `media` that is not JSON needs no `gives`. `tests/web/test_openapi_true.py` asks every route for
+hundreds of things, right and wrong ones, and refuses whatever this document does not say.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from tripshark import __version__
 from tripshark.model.alert import Json
+from tripshark.web.schema import FLAG, TEXT, Schema, maybe, obj, written
+
+GUARDED: Final = (400, 401, 403, 429, 503)  # what a guarded route may always answer
+_EMPTY = frozenset({"204", "303", "304", "307"})
+CSRF_HEADER: Final = "X-Tripshark-CSRF"
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One value in a path or query string."""
+    """One value in a path, query string or header."""
 
     name: str
-    where: str  # "path" or "query"
+    where: str  # "path", "query" or "header"
     meaning: str
+    schema: Schema = field(default_factory=lambda: TEXT)
+    required: bool = False  # one of a path always is
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +51,11 @@ class Described:
     parameters: tuple[Parameter, ...] = ()
     body: Mapping[str, str] = field(default_factory=dict)  # JSON keys and their meaning
     required: tuple[str, ...] = ()
-    errors: tuple[int, ...] = (400, 401)
-    media: str = "application/json"
+    errors: tuple[int, ...] = ()  # beside GUARDED
+    media: str | tuple[str, ...] = "application/json"
+    gives: Schema | None = None  # of an answer in JSON
+    takes: Schema | None = None  # of the body; instead of `body` and `required`
+    takes_media: str = "application/json"
 
 
 class Routed(Protocol):
@@ -47,93 +73,121 @@ class Routed(Protocol):
 
 _ALERTS = Described(
     "One Falco event: raw Falco, Falcosidekick's webhook and Talon outputs, CloudEvents.",
-    answers={"202": "Durable: {alert, duplicate, incident}."},
-    errors=(400, 401, 408, 413, 415, 429, 503),
+    answers={"202": "Durable."},
+    errors=(408, 413, 415),
+    gives=obj({"alert": TEXT, "duplicate": FLAG, "incident": maybe(TEXT)}),
+    takes={"type": "object"},
 )
+_ERROR = obj({"error": obj(dict.fromkeys(("code", "message", "hint", "where"), TEXT))})
+_SECURITY: Final[dict[str, Json]] = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A token of `signin.tokens`, of Kubernetes or of `ingest.auth`.",
+    },
+    "basic": {
+        "type": "http",
+        "scheme": "basic",
+        "description": "Such a token as the password of any user, for browsers.",
+    },
+    "session": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": "__Host-tripshark",
+        "description": f"A browser that signed in; what changes something needs {CSRF_HEADER} too.",
+    },
+}
 
 
-def document(routes: Iterable[Routed]) -> dict[str, Json]:
-    """The whole description as JSON."""
+def document(routes: Iterable[Routed], *, alerts: bool = True) -> dict[str, Json]:
+    """The whole description as JSON. `alerts`: the listener takes those too."""
+    components: dict[str, Json] = {"Error": written(_ERROR, {})}
     described: dict[str, dict[str, Json]] = {}
-    for path in ("/", "/v1/alerts"):
-        described.setdefault(path, {})["post"] = _operation(_ALERTS, is_open=False)
+    for path in ("/", "/v1/alerts") if alerts else ():
+        described.setdefault(path, {})["post"] = _operation(_ALERTS, "post", components)
     for route in routes:
         operations = described.setdefault(route.path, {})
-        operations[route.method.lower()] = _operation(route.described, is_open=route.is_open)
+        operations[route.method.lower()] = _operation(
+            route.described, route.method.lower(), components, is_open=route.is_open
+        )
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Tripshark", "version": __version__},
+        "info": {
+            "title": "Tripshark",
+            "version": __version__,
+            "description": "Packets from before an alert fired: incidents, their evidence and what it shows.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
         "paths": {path: dict(operations) for path, operations in described.items()},
         "components": {
-            "securitySchemes": {
-                "bearer": {"type": "http", "scheme": "bearer"},
-                "basic": {"type": "http", "scheme": "basic"},
-            },
-            "schemas": {
-                "Error": {
-                    "type": "object",
-                    "required": ["error"],
-                    "properties": {
-                        "error": {
-                            "type": "object",
-                            "required": ["code", "message", "hint", "where"],
-                            "properties": {
-                                name: {"type": "string"}
-                                for name in ("code", "message", "hint", "where")
-                            },
-                        }
-                    },
-                }
-            },
+            "securitySchemes": _SECURITY,
+            "schemas": dict(sorted(components.items())),
         },
     }
 
 
-def _operation(it: Described, *, is_open: bool) -> Json:
+def _operation(
+    it: Described, method: str, components: dict[str, Json], *, is_open: bool = False
+) -> Json:
+    ways: list[Json] = [{}]
+    ways += [{name: []} for name in _SECURITY]
     operation: dict[str, Json] = {
         "summary": it.summary,
-        "responses": {
-            **{
-                status: {"description": meaning, "content": {it.media: {}}}
-                for status, meaning in it.answers.items()
-            },
-            **{
-                str(status): {
-                    "description": "The one error shape.",
-                    "content": {
-                        "application/json": {"schema": {"$ref": "#/components/schemas/Error"}}
-                    },
-                }
-                for status in it.errors
-            },
-        },
-        "security": [] if is_open else [{}, {"bearer": []}, {"basic": []}],
+        "responses": _responses(it, components, is_open=is_open),
+        "security": [] if is_open else ways,
     }
-    if it.parameters:
+    parameters = [*it.parameters]
+    if method not in ("get", "head", "post") or (method == "post" and it is not _ALERTS):
+        parameters.append(
+            Parameter(CSRF_HEADER, "header", "Of a browser's session, as /v1/me gives it.")
+        )
+    if parameters:
         operation["parameters"] = [
             {
                 "name": each.name,
                 "in": each.where,
-                "required": each.where == "path",
+                "required": each.required or each.where == "path",
                 "description": each.meaning,
-                "schema": {"type": "string"},
+                "schema": written(each.schema, components),
             }
-            for each in it.parameters
+            for each in parameters
         ]
-    if it.body:
+    takes = it.takes or (_of_body(it) if it.body else None)
+    if takes is not None:
         operation["requestBody"] = {
             "required": True,
-            "content": {
-                "application/json": {
-                    "schema": {
-                        "type": "object",
-                        "additionalProperties": False,
-                        "required": list(it.required),
-                        "properties": {
-                            name: {"description": meaning} for name, meaning in it.body.items()
-                        },
-                    }
-                }
-            },
+            "content": {it.takes_media: {"schema": written(takes, components)}},
         }
     return operation
+
+
+def _responses(it: Described, components: dict[str, Json], *, is_open: bool) -> dict[str, Json]:
+    medias = (it.media,) if isinstance(it.media, str) else it.media
+    responses: dict[str, Json] = {}
+    for status, meaning in it.answers.items():
+        responses[status] = {"description": meaning}
+        if status not in _EMPTY:
+            content: dict[str, Json] = {media: {} for media in medias}
+            if it.gives is not None:
+                content["application/json"] = {"schema": written(it.gives, components)}
+            responses[status] = {"description": meaning, "content": content}
+    for status in sorted({*it.errors, *(() if is_open else GUARDED)}):
+        responses.setdefault(
+            str(status),
+            {
+                "description": "The one error shape.",
+                "content": {
+                    "application/json": {"schema": {"$ref": "#/components/schemas/Error"}}
+                },
+            },
+        )
+    return responses
+
+
+def _of_body(it: Described) -> Schema:
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "required": list(it.required),
+        "properties": {name: {"description": meaning} for name, meaning in it.body.items()},
+    }
