@@ -184,6 +184,7 @@ class Query:
     pod: str = ""
     rule: str = ""
     state: str = ""
+    text: str = ""  # stands somewhere in target, rules or summary, in any case
     before: IncidentId | None = None  # cursor: incidents older than this one
     visible: tuple[str, ...] | None = None  # only evidence of these namespaces alone; None: any
     limit: int = 50

@@ -34,8 +34,10 @@ class HubProcess:
                 stdout=subprocess.PIPE, stderr=log, text=True, preexec_fn=killed_with_us,
             )  # fmt: skip
         assert self._process.stdout is not None
-        said = json.loads(self._process.stdout.readline() or "{}")
-        assert said.get("event") == "ready", (said, self.log.read_text()[-2000:])
+        said: dict[str, object] = {}
+        while said.get("program") != "hub":  # its analyst is ready before
+            said = json.loads(self._process.stdout.readline() or "{}")
+            assert said.get("event") == "ready", (said, self.log.read_text()[-2000:])
         self.url = str(said["url"])
         return self
 

@@ -27,6 +27,11 @@ Listen = Annotated[
     ),
 ]
 
+WithAnalyst = Annotated[
+    bool,
+    typer.Option("--analyst/--no-analyst", help="Whether the analyst is started here too."),
+]
+
 
 @command
 def run(
@@ -69,10 +74,7 @@ def node(
     data: Data = None,
     listen: Listen = None,
     as_json: AsJson = False,
-    with_analyst: Annotated[
-        bool,
-        typer.Option("--analyst/--no-analyst", help="Whether the analyst is started here too."),
-    ] = True,
+    with_analyst: WithAnalyst = True,
 ) -> None:
     """The responder (and its analyst) alone; the recorder runs elsewhere on this machine.
 

@@ -6,15 +6,20 @@ the store while it was away is there when it looks again. Several hubs may serve
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
+import faulthandler
 import gc
+import json
 import os
 import platform
 import signal
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import structlog
 import uvloop
@@ -22,26 +27,29 @@ import uvloop
 from tripshark import __version__
 from tripshark.cluster.api import KubeApi
 from tripshark.cluster.captures_asks import FolderAsks, Outbox
-from tripshark.errors import BadInput, Permanent, TripsharkError
+from tripshark.errors import BadInput, TripsharkError
 from tripshark.ingest.auth import Gate
 from tripshark.ingest.heartbeat import Heartbeats
+from tripshark.model.alert import Json
 from tripshark.model.evidence import IncidentId
 from tripshark.ports import Clock, Fleet
-from tripshark.programs import accounts, parts
+from tripshark.programs import parts
 from tripshark.programs.classic import to_pcap
 from tripshark.programs.clock import SystemClock
 from tripshark.programs.cluster import access_of, api_of
 from tripshark.programs.fleet_captures import FleetCaptures, NoTargets
 from tripshark.programs.listening import credentials_of, tls_of, url_of
 from tripshark.programs.logs import log_to_stderr
+from tripshark.programs.node import Config
 from tripshark.programs.privilege import give_up
 from tripshark.programs.reach import keep_reach
 from tripshark.programs.retaining import forget
-from tripshark.settings import Settings
+from tripshark.settings import Settings, load
 from tripshark.store.catalogue import SqlCatalogue
 from tripshark.store.fleet import FleetParts
 from tripshark.store.harvest import Harvest
 from tripshark.store.merged import MergedFiles
+from tripshark.store.notes import SqlNotes
 from tripshark.store.objects import Objects
 from tripshark.store.remote import Cache, HubShelf, Remote
 from tripshark.store.vault import FolderVault
@@ -53,7 +61,6 @@ from tripshark.web.serve import bind, serving
 
 log = structlog.get_logger("tripshark.hub")
 
-Tell = Callable[[str, Mapping[str, object]], None]
 _LONGEST = 60.0  # seconds between looks while the store is away
 _FORGET_EVERY = 3600.0
 _DEED_SECONDS = 30.0
@@ -67,26 +74,42 @@ class Cluster:
     fleet: Fleet | None = None  # how nodes are asked to capture
 
 
-def run(settings: Settings, *, tell: Tell, cluster: Cluster | None = None) -> int:
-    """Serve until SIGTERM or SIGINT. Returns the exit code; raises `TripsharkError` when it cannot begin."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until SIGTERM. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="tripshark-hub", description=__doc__)
+    parser.add_argument("--json-config", required=True, metavar="JSON")
+    faulthandler.enable()  # a crash in a library says where
     log_to_stderr()
-    hub = Hub(settings, tell=tell, cluster=cluster or Cluster())
-    hub.prepare()
-    gc.freeze()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(hub.run())
+    hub: Hub | None = None
+    try:
+        config = Config.from_json(parser.parse_args(argv).json_config)
+        settings = load(Path(config.config) if config.config else None, config.overrides)
+        hub = Hub(settings)
+        hub.prepare()
+        keep_reach()
+        give_up(uid=config.uid, gid=config.gid, groups=config.groups)
+        gc.freeze()
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(hub.run())
+    except TripsharkError as problem:
+        told = problem.as_json()
+        if hub is None or not hub.ready:
+            print(json.dumps({"ready": False, **told}), flush=True)  # noqa: T201 (the supervisor waits for it)
+        else:
+            print(json.dumps(told), file=sys.stderr)  # noqa: T201 (a program's own voice)
+        return problem.exit_code
     return 0
 
 
 class Hub:
     """`prepare`, then `run` once."""
 
-    def __init__(self, settings: Settings, *, tell: Tell, cluster: Cluster) -> None:
+    def __init__(self, settings: Settings, *, cluster: Cluster | None = None) -> None:
         self.settings = settings
         self.clock: Clock = SystemClock()
         self.stopping = asyncio.Event()
-        self._tell = tell
-        self._cluster = cluster
+        self.ready = False
+        self._cluster = cluster or Cluster()
         self._objects: Objects
         self._api: KubeApi | None = None
 
@@ -121,7 +144,6 @@ class Hub:
                 where="listen",
                 hint="set kubernetes.access, ingest.auth.bearer_files or tls.client_ca, or listen on 127.0.0.1",
             )
-        _own(settings)
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT; answers under way are finished first."""
@@ -146,6 +168,7 @@ class Hub:
                 self._objects, fleet, clock=self.clock, every=settings.hub.every, tell=_log
             )
             heartbeats = Heartbeats()
+            deed = _custody(catalogue, fleet, self.clock, loop)
             api = Parts(
                 clock=self.clock,
                 catalogue=catalogue,
@@ -157,7 +180,9 @@ class Hub:
                 rules=list,
                 upstream=heartbeats.upstream,
                 checks={"catalogue": _catalogue_check(catalogue)},
-                custody=_custody(catalogue, fleet, self.clock, loop),
+                custody=lambda id, name, who: deed(id, "viewed", who, {"file": name}),
+                deed=deed,
+                notes=SqlNotes(catalogue),
                 to_pcap=to_pcap,
                 scratch=data / "scratch",
                 hosts=frozenset({settings.listen.host, platform.node()}),
@@ -209,25 +234,8 @@ class Hub:
 
     def _say_ready(self, port: int) -> None:
         url = url_of(self.settings.listen, port, tls=self._tls is not None)
-        self._tell("ready", {"program": "hub", "url": url, "pid": os.getpid()})
-
-
-def _own(settings: Settings) -> None:
-    """The data folder belongs to the responder's user, and so do we from now on. Raises `Permanent`."""
-    data = settings.data
-    try:
-        data.mkdir(parents=True, exist_ok=True)
-        if accounts.may_change_user():
-            who = accounts.account(settings.user, accounts.RESPONDER_ID)
-            os.chown(data, who.uid, who.gid)
-            keep_reach()
-            give_up(uid=who.uid, gid=who.gid, groups=())
-    except OSError as error:
-        raise Permanent(
-            f"the data folder cannot be used: {error.strerror}",
-            where=str(data),
-            hint="name another with --data, or `data:` in the settings",
-        ) from error
+        self.ready = True
+        print(json.dumps({"ready": True, "url": url, "pid": os.getpid()}), flush=True)  # noqa: T201 (as above)
 
 
 def _log(event: str, details: Mapping[str, object]) -> None:
@@ -249,21 +257,25 @@ def _catalogue_check(catalogue: SqlCatalogue) -> Check:
 
 def _custody(
     catalogue: SqlCatalogue, fleet: FleetParts, clock: Clock, loop: asyncio.AbstractEventLoop
-) -> Callable[[IncidentId, str, str], None]:
-    """Notes who took what, durably, before the first byte leaves; called in a thread."""
+) -> Callable[[IncidentId, str, str, Mapping[str, Json]], None]:
+    """Notes who did what, durably, before anything else happens; called in a thread."""
 
-    async def note(id: IncidentId, name: str, who: str) -> None:
+    async def note(id: IncidentId, what: str, who: str, details: Mapping[str, Json]) -> None:
         known = await catalogue.incident(id)
         await fleet.deed(
             id,
-            "viewed",
+            what,
             who,
-            {"file": name},
+            details,
             now_ns=clock.now_ns(),
             manifest_sha256=known.manifest_sha256 if known else "",
         )
 
-    def viewed(id: IncidentId, name: str, who: str) -> None:
-        asyncio.run_coroutine_threadsafe(note(id, name, who), loop).result(_DEED_SECONDS)
+    def deed(id: IncidentId, what: str, who: str, details: Mapping[str, Json]) -> None:
+        asyncio.run_coroutine_threadsafe(note(id, what, who, details), loop).result(_DEED_SECONDS)
 
-    return viewed
+    return deed
+
+
+if __name__ == "__main__":
+    sys.exit(main())

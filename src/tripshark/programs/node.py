@@ -63,6 +63,7 @@ from tripshark.scout.client import ScoutClient
 from tripshark.settings import Settings, load
 from tripshark.store.catalogue import SqlCatalogue
 from tripshark.store.journal import FileJournal
+from tripshark.store.notes import SqlNotes
 from tripshark.store.vault import FolderVault
 from tripshark.targets.local import LocalTargets
 from tripshark.web.app import App
@@ -329,6 +330,8 @@ class Node:
             journal=journal_state,
             sources=lambda: [source.followed for source in self.sources],
             custody=lambda id, name, who: vault.custody(id, "viewed", who, {"file": name}),
+            deed=vault.custody,
+            notes=SqlNotes(catalogue),
             to_pcap=to_pcap,
             scratch=data / "scratch",
             hosts=frozenset({settings.listen.host, platform.node()}),

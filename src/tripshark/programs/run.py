@@ -18,6 +18,9 @@ from tripshark.programs.supervisor import Program, Supervisor, python
 from tripshark.settings import Settings
 
 ALL = ("recorder", "scout", "analyst", "responder")
+HUB = ("analyst", "hub")
+_ORDER = (*ALL, "hub")
+NO_ALERTS = "127.0.0.1:0"  # never bound
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +36,13 @@ class Cast:
 def cast(settings: Settings, only: Sequence[str] = ALL) -> Cast:
     if not accounts.may_change_user():
         me = accounts.current()
-        if set(only) == set(ALL):
+        if set(only) in (set(ALL), set(HUB)):
             return Cast(responder=me, analyst=me, shared_gid=me.gid, separate=False)
         # the others run elsewhere, as who they are there: a container each, meeting in the shared group
         gid = accounts.group(settings.recorder.group, accounts.RESPONDER_ID)
         return Cast(
             responder=me
-            if "responder" in only
+            if "responder" in only or "hub" in only
             else accounts.account(settings.user, accounts.RESPONDER_ID),
             analyst=me,
             shared_gid=gid if gid in os.getgroups() else me.gid,
@@ -66,6 +69,13 @@ def run(
     """Until SIGTERM or SIGINT; the exit code."""
     players = cast(settings, only)
     _prepare(settings, players, only)
+    responder = {
+        "config": settings.config_file,
+        "overrides": {"data": str(settings.data), "listen": str(settings.listen)},
+        "uid": players.responder.uid,
+        "gid": players.responder.gid,
+        "groups": [players.shared_gid],
+    }
     programs = {
         "recorder": Program(
             name="recorder",
@@ -100,21 +110,13 @@ def run(
         ),
         "responder": Program(
             name="responder",
-            argv=python(
-                "tripshark.programs.node",
-                {
-                    "config": settings.config_file,
-                    "overrides": {"data": str(settings.data), "listen": str(settings.listen)},
-                    "uid": players.responder.uid,
-                    "gid": players.responder.gid,
-                    "groups": [players.shared_gid],
-                },
-            ),
+            argv=python("tripshark.programs.node", responder),
             inherits_stdin=settings.events.stdin,
         ),
+        "hub": Program(name="hub", argv=python("tripshark.programs.hub", _hub(responder))),
     }
     idle = {"scout"} if settings.containers.enabled == "off" else set()
-    chosen = [programs[name] for name in ALL if name in only and name not in idle]
+    chosen = [programs[name] for name in _ORDER if name in only and name not in idle]
     meet = {
         "recorder": settings.recorder_socket,
         "scout": settings.scout_socket,
@@ -123,6 +125,13 @@ def run(
     folders = {each.name: meet.get(each.name, settings.api_socket).parent for each in chosen}
     with _only_one(folders):
         return asyncio.run(Supervisor(chosen, tell).run())
+
+
+def _hub(responder: Mapping[str, object]) -> Mapping[str, object]:
+    """As a responder, but for alerts: none come in, so nobody needs credentials for them."""
+    overrides = responder["overrides"]
+    assert isinstance(overrides, dict)  # noqa: S101 (made above)
+    return {**responder, "overrides": {**overrides, "ingest.listen": NO_ALERTS}}
 
 
 @contextmanager
@@ -155,7 +164,7 @@ def _prepare(settings: Settings, players: Cast, only: Sequence[str]) -> None:
     """
     root = 0 if players.separate else -1
     owned: dict[Path, int] = {}
-    if "responder" in only:
+    if "responder" in only or "hub" in only:
         owned[settings.data] = players.responder.uid if players.separate else -1
         owned[settings.api_socket.parent] = root
     for name, socket in (

@@ -232,6 +232,7 @@ class SqlCatalogue:
                 connection.execute(delete(table).where(table.c.id.in_(chunk)))
                 for other in (
                     schema.alerts, schema.held, schema.sent, schema.parts, schema.deeds,
+                    schema.notes,
                 ):  # fmt: skip
                     connection.execute(delete(other).where(other.c.incident.in_(chunk)))
             return len(gone)
@@ -373,6 +374,9 @@ def _incidents(connection: Connection, query: Query) -> list[Incident]:
         found = found.where(or_(table.c.rule == query.rule, table.c.falco_rule == query.rule))
     if query.state:
         found = found.where(table.c.state == query.state)
+    if query.text:
+        told = (table.c.id, table.c.title, table.c.rule, table.c.falco_rule, table.c.summary)
+        found = found.where(or_(*(each.icontains(query.text, autoescape=True) for each in told)))
     if query.visible is not None:
         held = schema.held
         found = found.where(

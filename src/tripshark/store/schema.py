@@ -28,7 +28,7 @@ from sqlalchemy import (
 
 from tripshark.errors import Permanent
 
-HEAD: Final = "0002"
+HEAD: Final = "0003"
 
 metadata = MetaData()
 version = Table(  # Alembic's own
@@ -165,6 +165,19 @@ deeds = Table(  # custody of what is read here and sealed elsewhere
     Column("incident", String(64), primary_key=True),
     Column("n", BigInteger, primary_key=True),
     Column("line", Text, nullable=False),
+)
+
+notes = Table(  # what analysts wrote at packets
+    "notes",
+    metadata,
+    Column("id", String(16), primary_key=True),
+    Column("incident", String(64), nullable=False),
+    Column("file", String(120), nullable=False),
+    Column("frame", BigInteger, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("by", Text, nullable=False),
+    Column("at_ns", BigInteger, nullable=False),
+    Index("notes_by_incident", "incident", "file", "frame"),
 )
 
 _LEGACY = "schema_version"  # of catalogues from before Alembic; they are at 0001

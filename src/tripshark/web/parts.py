@@ -10,6 +10,7 @@ from typing import Protocol
 from tripshark.errors import Denied, TripsharkError
 from tripshark.model.alert import Json
 from tripshark.model.evidence import IncidentId, SealedFile
+from tripshark.model.note import Note
 from tripshark.model.part import Part
 from tripshark.ports import Captures, Catalogue, Clock, Recorder, Targets, Vault
 from tripshark.web.access import Access
@@ -103,6 +104,14 @@ class Merging(Protocol):
         """A descriptor of `merged.pcapng` (and `merged-*.pcapng`) or `merged.json`. Raises `NotFound`, `NotVerified`, `Transient`."""
 
 
+class Notes(Protocol):
+    """Where analysts' notes are kept; `store.notes` is one."""
+
+    async def add(self, note: Note) -> None: ...
+    async def of(self, incident: IncidentId) -> Sequence[Note]: ...
+    async def remove(self, incident: IncidentId, id: str) -> None: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JournalState:
     """How the journal is doing."""
@@ -134,6 +143,10 @@ class Parts:
     custody: Callable[[IncidentId, str, str], None] | None = (
         None  # (incident, file, who) viewed it
     )
+    deed: Callable[[IncidentId, str, str, Mapping[str, Json]], None] | None = (
+        None  # (incident, what, who, details): any other line of its custody, durable when it returns
+    )
+    notes: Notes | None = None  # what analysts write at packets
     to_pcap: Callable[[Path, Path], None] | None = None  # pcapng → classic pcap
     scratch: Path | None = None  # where converted files live for the length of an answer
     hosts: frozenset[str] = field(default_factory=frozenset)  # names by which we may be called

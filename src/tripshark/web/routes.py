@@ -16,7 +16,7 @@ from tripshark.model.alert import Json
 from tripshark.model.incident import EVERY, namespaces_of
 from tripshark.model.target import Target
 from tripshark.ports import AlertRow, Query
-from tripshark.web import captures, evidence, openapi, page, query, shapes
+from tripshark.web import captures, evidence, notes, openapi, page, query, shapes
 from tripshark.web.access import INCIDENTS, Caller, require_capture
 from tripshark.web.answers import SAFE, json
 from tripshark.web.caller import caller_of
@@ -260,6 +260,7 @@ ROUTES: tuple[Route, ...] = (
             media="application/octet-stream",
         ),
     ),
+    *notes.ROUTES,
     Route(
         path="/v1/incidents/{id}/{name}",
         handler=serve_evidence,

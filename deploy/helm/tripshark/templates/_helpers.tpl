@@ -63,17 +63,25 @@ tls:
 {{/* What recorder and analyst are told: nothing that is secret. */}}
 {{- define "tripshark.localConfig" -}}
 {{- $all := include "tripshark.nodeConfig" . | fromYaml -}}
-{{- range list "ingest" "tls" "store" "hub" "listen" -}}{{- $_ := unset $all . -}}{{- end -}}
+{{- range list "ingest" "tls" "store" "hub" "listen" "signin" -}}{{- $_ := unset $all . -}}{{- end -}}
 {{- $all | toYaml -}}
 {{- end -}}
 
 {{- define "tripshark.hubConfig" -}}
 {{- $base := include "tripshark.common" . | fromYaml -}}
+{{- $_ := set $base "analyst" (dict "socket" "/run/tripshark/analyst/analyst.sock") -}}
 {{- $shared := dict -}}
-{{- range list "store" "hub" "kubernetes" "web" "ingest" "tls" -}}
+{{- range list "store" "hub" "kubernetes" "web" "ingest" "tls" "signin" -}}
 {{- if get $.Values.config . -}}{{- $_ := set $shared . (deepCopy (get $.Values.config .)) -}}{{- end -}}
 {{- end -}}
 {{- mustMergeOverwrite (dict) $base $shared (deepCopy .Values.hub.config) | toYaml -}}
+{{- end -}}
+
+{{/* What the hub's analyst is told: nothing that is secret. */}}
+{{- define "tripshark.hubLocalConfig" -}}
+{{- $all := include "tripshark.hubConfig" . | fromYaml -}}
+{{- range list "ingest" "tls" "store" "hub" "listen" "signin" -}}{{- $_ := unset $all . -}}{{- end -}}
+{{- $all | toYaml -}}
 {{- end -}}
 
 {{/* A container that may do nothing. */}}

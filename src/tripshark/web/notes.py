@@ -1,0 +1,164 @@
+"""Analysts' notes over HTTP: read by whoever may see the packets, taken back by who wrote them."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import Final
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from tripshark.errors import BadInput, NotFound, Permanent, TooLarge, Unsupported
+from tripshark.model.alert import Json
+from tripshark.model.note import Note, note_file, note_frame, note_id, note_text
+from tripshark.web import query
+from tripshark.web.access import EVIDENCE
+from tripshark.web.answers import SAFE, json
+from tripshark.web.caller import caller_of
+from tripshark.web.incident import incident_of
+from tripshark.web.openapi import Described, Parameter
+from tripshark.web.parts import Notes, Parts
+from tripshark.web.route import Route
+
+NOTES: Final = "notes"  # `create notes` writes one; `delete notes` takes back somebody else's
+MAX_BODY = 65_536
+
+
+class _Body(msgspec.Struct, forbid_unknown_fields=True):
+    frame: int
+    text: str
+    file: str = "evidence.pcapng"
+
+
+_BODY = msgspec.json.Decoder(_Body)
+
+
+async def list_notes(request: Request, parts: Parts) -> Response:
+    query.known(request.query_params, ())
+    found = await incident_of(request, parts)
+    await caller_of(request, parts).require("get", EVIDENCE, found.held)
+    notes = await _kept(parts).of(found.id)
+    return json({"incident": found.id, "notes": [each.as_json() for each in notes]})
+
+
+async def add_note(request: Request, parts: Parts) -> Response:
+    query.known(request.query_params, ())
+    found = await incident_of(request, parts)
+    caller = caller_of(request, parts)
+    await caller.require("get", EVIDENCE, found.held)
+    await caller.require("create", NOTES, found.held)
+    asked = await _read(request)
+    note = Note(
+        id=secrets.token_hex(8),
+        incident=found.id,
+        file=note_file(asked.file),
+        frame=note_frame(asked.frame),
+        text=note_text(asked.text),
+        by=caller.name,
+        at_ns=parts.clock.now_ns(),
+    )
+    await _told(parts, "noted", caller.name, note)
+    await _kept(parts).add(note)
+    location = f"/v1/incidents/{found.id}/notes/{note.id}"
+    return json(note.as_json(), 201, {"location": location})
+
+
+async def remove_note(request: Request, parts: Parts) -> Response:
+    query.known(request.query_params, ())
+    found = await incident_of(request, parts)
+    caller = caller_of(request, parts)
+    await caller.require("get", EVIDENCE, found.held)
+    await caller.require("create", NOTES, found.held)
+    id = note_id(request.path_params["note"])
+    note = next((each for each in await _kept(parts).of(found.id) if each.id == id), None)
+    if note is None:
+        raise NotFound("no such note", where=id)
+    if note.by != caller.name:
+        await caller.require("delete", NOTES, found.held)
+    await _told(parts, "note removed", caller.name, note)
+    await _kept(parts).remove(found.id, id)
+    return Response(status_code=204, headers=SAFE)
+
+
+def _kept(parts: Parts) -> Notes:
+    if parts.notes is None:
+        raise Permanent("no notes are kept here")
+    return parts.notes
+
+
+async def _told(parts: Parts, what: str, who: str, note: Note) -> None:
+    """Custody knows first; of the text it keeps nothing, because a note may be taken back."""
+    if parts.deed is not None:
+        details: dict[str, Json] = {"note": note.id, "file": note.file, "frame": note.frame}
+        await asyncio.to_thread(parts.deed, note.incident, what, who, details)
+
+
+async def _read(request: Request) -> _Body:
+    """Raises `BadInput` and its kinds."""
+    # Only this media type makes a browser ask first: a web page elsewhere can write nothing on loopback.
+    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media != "application/json":
+        raise Unsupported(
+            "the body must be JSON",
+            where="Content-Type",
+            hint="send Content-Type: application/json",
+        )
+    body = b""
+    async for piece in request.stream():
+        body += piece
+        if len(body) > MAX_BODY:
+            raise TooLarge(f"the body is longer than {MAX_BODY} bytes")
+    try:
+        return _BODY.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BadInput(
+            f"not a note: {error}",
+            where="body",
+            hint='{"frame": 12, "text": "the first beacon", "file": "evidence.pcapng"}',
+        ) from error
+
+
+_ID = Parameter("id", "path", "Id of the incident.")
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        path="/v1/incidents/{id}/notes",
+        handler=list_notes,
+        described=Described(
+            "What analysts wrote at its packets, by file and packet.",
+            answers={"200": "Notes."},
+            parameters=(_ID,),
+            errors=(400, 401, 403, 404, 503),
+        ),
+    ),
+    Route(
+        path="/v1/incidents/{id}/notes",
+        method="POST",
+        handler=add_note,
+        described=Described(
+            "Write a note at a packet; exported, it is that packet's comment.",
+            answers={"201": "The note."},
+            parameters=(_ID,),
+            body={
+                "frame": "number of the packet in the file",
+                "text": "at most 4,000 characters",
+                "file": "evidence.pcapng, or NODE/evidence.pcapng of a part",
+            },
+            required=("frame", "text"),
+            errors=(400, 401, 403, 404, 413, 415, 503),
+        ),
+    ),
+    Route(
+        path="/v1/incidents/{id}/notes/{note}",
+        method="DELETE",
+        handler=remove_note,
+        described=Described(
+            "Take a note back.",
+            answers={"204": "It is gone."},
+            parameters=(_ID, Parameter("note", "path", "Id of the note.")),
+            errors=(400, 401, 403, 404, 503),
+        ),
+    ),
+)
