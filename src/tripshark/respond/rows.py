@@ -16,17 +16,22 @@ MAX_BODY = 200_000
 
 
 def alert_fields(
-    row: AlertRow, incident: Incident, target: Target | None
+    row: AlertRow, incident: Incident | None, target: Target | None
 ) -> Mapping[str, str | bytes]:
-    """Fields of one systemd journal entry; names that journald knows become typed in Wireshark."""
+    """Fields of one systemd journal entry; names that journald knows become typed in Wireshark.
+
+    Without an incident it led to no capture.
+    """
     alert = row.accepted.alert
-    title = target.title if target else incident.title
+    title = target.title if target else incident.title if incident else ""
     about = alert.cmdline or alert.process or ""
     message = f"FALCO {alert.priority.title}: {alert.rule} | {title}"
     if about:
         message += f" | {about}"
     if row.repeats:
         message += f" | seen {row.repeats + 1} times"
+    if row.refusal is not None:
+        message += f" | not captured: {row.refusal.reason.value}"
     told: dict[str, object] = {
         # for people, in lists and on terminals; the other fields are as they came
         "MESSAGE": visible(message),
@@ -43,7 +48,7 @@ def alert_fields(
         "K8S_NAMESPACE": target.identity.namespace if target else alert.namespace,
         "K8S_POD": target.identity.pod if target else alert.pod,
         "CONTAINER_ID": alert.container_id,
-        "TRIPSHARK_INCIDENT": incident.id,
+        "TRIPSHARK_INCIDENT": incident.id if incident else "",
         "TRIPSHARK_ALERT": row.accepted.id,
     }
     fields: dict[str, str | bytes] = {
