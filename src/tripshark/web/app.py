@@ -15,6 +15,7 @@ from starlette.routing import Router
 from starlette.types import Message, Receive, Scope, Send
 
 from tripshark.errors import BadInput, Denied, NotFound, Permanent, TripsharkError
+from tripshark.web import site
 from tripshark.web.access import CHALLENGE, identify
 from tripshark.web.answers import problem
 from tripshark.web.parts import Parts
@@ -22,6 +23,8 @@ from tripshark.web.route import Route
 from tripshark.web.routes import ROUTES
 
 log = logging.getLogger("tripshark.web")
+
+_KEPT = ("www-authenticate", "retry-after")  # what an error says in headers, on a page as well
 
 
 class Alerts(Protocol):
@@ -47,6 +50,7 @@ class App:
 
     def __init__(self, parts: Parts | None, alerts: Alerts | None) -> None:
         self._alerts = alerts
+        self._parts = parts
         routes = ROUTES if parts is not None else ()
         self._api = Router(
             routes=[
@@ -78,7 +82,7 @@ class App:
         except HTTPException as missing:
             is_alerts = self._alerts is not None and scope["path"] == "/v1/alerts"
             refused = HTTPException(405, headers={"allow": "POST"}) if is_alerts else missing
-            await _of_http(refused)(scope, receive, send)
+            await self._missing(refused, Request(scope))(scope, receive, send)
         except Exception:
             # The boundary: whatever failed, the caller gets the one shape and the log gets the trace.
             log.exception("a request failed: %s %r", scope["method"], scope["path"][:200])
@@ -86,6 +90,18 @@ class App:
                 raise
             failed = Permanent("something failed in here", hint="the log says what")
             await problem(failed)(scope, receive, send)
+
+    def _missing(self, error: HTTPException, request: Request) -> Response:
+        """Starlette's own 404 and 405: to a browser as a page, else in the one shape."""
+        wants_page = "text/html" in request.headers.get("accept", "")
+        if self._parts is None or error.status_code != 404 or not wants_page:
+            return _of_http(error)
+        return site.failed(request, self._parts, NotFound("nothing is here"))
+
+    def close(self) -> None:
+        """Streams that are open end now."""
+        if self._parts is not None:
+            self._parts.watch.closing.set()
 
 
 def _endpoint(route: Route, parts: Parts) -> Callable[[Request], Awaitable[Response]]:
@@ -101,7 +117,11 @@ def _endpoint(route: Route, parts: Parts) -> Callable[[Request], Awaitable[Respo
             return await route.handler(request, parts)
         except TripsharkError as error:
             challenge = parts.gate.challenge if parts.access is None else CHALLENGE
-            return problem(error, challenge=challenge)
+            told = problem(error, challenge=challenge)
+            if route.described.media != "text/html":
+                return told
+            kept = {name: told.headers[name] for name in _KEPT if name in told.headers}
+            return site.failed(request, parts, error, headers=kept)
 
     return answer
 

@@ -15,6 +15,8 @@ from tripshark.model.part import Part
 from tripshark.ports import Captures, Catalogue, Clock, Recorder, Targets, Vault
 from tripshark.web.access import Access
 from tripshark.web.metrics import HarvestView, Metrics, OutboxView, Surroundings
+from tripshark.web.views import Views
+from tripshark.web.watch import Watch
 
 
 class Gate(Protocol):
@@ -159,7 +161,9 @@ class Parts:
     outbox: Callable[[], OutboxView] | None = None  # where evidence is sent to a store
     harvest: Callable[[], HarvestView] | None = None  # where it is read from one
     kind: str = "node"  # or "hub"
+    views: Views | None = None  # what is watched live; a hub has nothing to watch
     node: str = ""  # this node's name in /v1/incidents/ID/parts/NODE
+    watch: Watch = field(default_factory=Watch)  # what pages that are open are told
 
 
 def recorder_check(recorder: Recorder) -> Check:

@@ -21,7 +21,7 @@ MAX_TEXT = 253
 
 def incidents(params: QueryParams, now_ns: int) -> Query:
     """The filters of the incident list. Raises `BadInput`."""
-    known(params, ("since", "namespace", "pod", "rule", "state", "before", "limit"))
+    known(params, ("since", "namespace", "pod", "rule", "state", "text", "before", "limit"))
     state = text(params, "state")
     if state and state not in {each.value for each in State}:
         raise BadInput(
@@ -36,6 +36,7 @@ def incidents(params: QueryParams, now_ns: int) -> Query:
         pod=text(params, "pod"),
         rule=text(params, "rule"),
         state=state,
+        text=text(params, "text"),
         before=incident_id(before) if before else None,
         limit=limit(params),
     )

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import cast
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tripshark.errors import NotFound, TripsharkError
+from tripshark.errors import NotFound
 from tripshark.model.alert import Json
-from tripshark.model.incident import EVERY, namespaces_of
-from tripshark.model.target import Target
-from tripshark.ports import AlertRow, Query
-from tripshark.web import captures, evidence, notes, openapi, page, query, shapes
-from tripshark.web.access import INCIDENTS, Caller, require_capture
-from tripshark.web.answers import SAFE, json
+from tripshark.model.incident import EVERY
+from tripshark.web import captures, evidence, live, notes, openapi, pages, query, shapes, site
+from tripshark.web.access import INCIDENTS, require_capture
+from tripshark.web.answers import json
 from tripshark.web.caller import caller_of
-from tripshark.web.health import CHECK_SECONDS, healthz, metrics, readyz, warnings
+from tripshark.web.health import healthz, metrics, readyz
 from tripshark.web.incident import incident_of
 from tripshark.web.openapi import Described, Parameter
 from tripshark.web.parts import Parts
 from tripshark.web.route import Route
+from tripshark.web.seen import refusal_counts, seen
 
 # ------------------------------------------------------------------------------------------- incidents
 
@@ -86,17 +83,8 @@ async def capture(request: Request, parts: Parts) -> Response:
 async def list_targets(request: Request, parts: Parts) -> Response:
     query.known(request.query_params, ())
     now_ns = parts.clock.now_ns()
-    found = await _seen(await parts.targets.all(), caller_of(request, parts))
+    found = await seen(await parts.targets.all(), caller_of(request, parts))
     return json({"targets": [shapes.target(each, now_ns) for each in found]})
-
-
-async def _seen(targets: Sequence[Target], caller: Caller) -> Sequence[Target]:
-    """Those of the namespaces of which the caller may know; the host's ring is for who may know all."""
-    if await caller.sees_everything():
-        return targets
-    named = [(each, namespaces_of([each])[0]) for each in targets]
-    seen = set(await caller.among([namespace for _, namespace in named]))
-    return [each for each, namespace in named if namespace in seen]
 
 
 async def list_rules(request: Request, parts: Parts) -> Response:
@@ -116,64 +104,13 @@ async def list_refusals(request: Request, parts: Parts) -> Response:
     return json(
         {
             "refusals": [shapes.alert(each) for each in rows],
-            "counts": await _counts(parts, rows, visible),
+            "counts": await refusal_counts(parts, rows, visible),
         }
     )
 
 
-async def _counts(
-    parts: Parts, rows: Sequence[AlertRow], visible: Sequence[str] | None
-) -> Mapping[str, int]:
-    """By reason: of all alerts, or where only some may be seen, of those that are shown."""
-    if visible is None:
-        return await parts.catalogue.refusal_counts()
-    counted: Counter[str] = Counter()
-    for row in rows:
-        if row.refusal is not None:
-            counted[row.refusal.reason.value] += 1 + row.repeats
-    return counted
-
-
 async def describe(request: Request, parts: Parts) -> Response:
     return json(openapi.document(ROUTES))
-
-
-# ------------------------------------------------------------------------------------------------ page
-
-
-async def home(request: Request, parts: Parts) -> Response:
-    now_ns = parts.clock.now_ns()
-    caller = caller_of(request, parts)
-    visible = await caller.visible(parts.catalogue)
-    try:
-        async with asyncio.timeout(CHECK_SECONDS):
-            targets = await parts.targets.all()
-        away = ""
-    except TripsharkError as error:
-        targets, away = (), str(error)
-    except TimeoutError:
-        targets, away = (), "the recorder does not answer"
-    refusals = await parts.catalogue.refusals(limit=20, namespaces=visible)
-    everything = visible is None
-    body = page.render(
-        incidents=await parts.catalogue.incidents(Query(limit=50, visible=visible)),
-        targets=await _seen(targets, caller),
-        away=away,
-        refusals=refusals,
-        counts=await _counts(parts, refusals, visible),
-        problems=(
-            *([journal] if everything and (journal := parts.journal().problem) else []),
-            *(parts.upstream(now_ns).problems() if everything else ()),
-            *(await warnings(parts) if everything else ()),
-        ),
-        now_ns=now_ns,
-        is_hub=parts.kind == "hub",
-    )
-    return Response(
-        body,
-        headers={**SAFE, "content-security-policy": page.POLICY},
-        media_type="text/html",
-    )
 
 
 # ---------------------------------------------------------------------------------------------- routes
@@ -215,6 +152,7 @@ ROUTES: tuple[Route, ...] = (
                 Parameter("pod", "query", "Pod of the target."),
                 Parameter("rule", "query", "Tripshark's or Falco's rule."),
                 Parameter("state", "query", "open, sealing, sealed, empty, failed or removed."),
+                Parameter("text", "query", "Stands somewhere in target, rules or summary."),
                 Parameter("before", "query", "Only incidents older than this one."),
                 _LIMIT,
             ),
@@ -330,13 +268,9 @@ ROUTES: tuple[Route, ...] = (
             "Prometheus metrics.", answers={"200": "Metrics."}, media="text/plain", errors=(401,)
         ),
     ),
-    Route(
-        path="/",
-        handler=home,
-        described=Described(
-            "The page.", answers={"200": "HTML."}, media="text/html", errors=(401,)
-        ),
-    ),
+    *live.ROUTES,
+    *site.ROUTES,
+    *pages.ROUTES,
 )
 
 

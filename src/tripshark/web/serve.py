@@ -124,6 +124,7 @@ async def serving(
         try:
             yield 0 if bound.family is socket.AF_UNIX else int(bound.getsockname()[1])
         finally:
+            getattr(app, "close", lambda: None)()  # answers that do not end by themselves
             server.should_exit = True
 
 

@@ -1,0 +1,8 @@
+"""The pages, one module each: what a page asks the rest for, and which template shows it."""
+
+from __future__ import annotations
+
+from tripshark.web.pages import incidents
+from tripshark.web.route import Route
+
+ROUTES: tuple[Route, ...] = (*incidents.ROUTES,)
