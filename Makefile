@@ -8,7 +8,7 @@ export PYTHONDONTWRITEBYTECODE :=
 STAMP := $(VENV)/.stamp
 SYSTEM := python3-venv libpcap0.8 tshark tcpdump iproute2 util-linux mount procps openssl
 # what tests run beside: a container runtime, an API server's store, a database
-TEST_SYSTEM := containerd runc containernetworking-plugins busybox-static iptables podman etcd-server postgresql systemd
+TEST_SYSTEM := containerd runc containernetworking-plugins busybox-static iptables podman etcd-server postgresql systemd chromium
 BENCH_SYSTEM := netsniff-ng iperf3 ethtool gcc libc6-dev
 
 .PHONY: help setup demo test check fix bench fuzz manifests lock clean
