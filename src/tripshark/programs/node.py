@@ -55,6 +55,7 @@ from tripshark.programs.retaining import retain
 from tripshark.recorder.client import RecorderClient
 from tripshark.respond.budget import Budget
 from tripshark.respond.intake import Intake, Recent
+from tripshark.respond.live import Live
 from tripshark.respond.pipeline import Pipeline
 from tripshark.respond.runner import Runner
 from tripshark.respond.wishes import Wishes
@@ -70,6 +71,7 @@ from tripshark.web.app import App
 from tripshark.web.metrics import Metrics
 from tripshark.web.parts import JournalState, Parts, disk_check, journal_check, recorder_check
 from tripshark.web.serve import bind, bind_here, serving
+from tripshark.web.views import Views
 
 log = structlog.get_logger("tripshark.node")
 
@@ -310,6 +312,9 @@ class Node:
                 waiting=max(0, state.last_seq - runner.position), bytes=state.bytes
             )
 
+        views = Views(
+            Live(recorder=recorder, targets=targets, known=catalogue, clock=clock, book=book)
+        )
         api = Parts(
             around=lambda: surroundings(scout, cluster),
             clock=clock,
@@ -340,6 +345,7 @@ class Node:
             shelf=parts.shelf(settings, vault=vault, catalogue=catalogue, node=node),
             outbox=None if outbox is None else lambda: outbox.state,
             access=self.access,
+            views=views,
         )
         (data / "scratch").mkdir(exist_ok=True)
         background = [self.rules.watch(), self._keep_alive(targets)]
@@ -379,6 +385,8 @@ class Node:
                 await listening.enter_async_context(serving(here, self.bound_here))
                 self._say_ready(port)
                 await self.stopping.wait()
+                if api.views is not None:
+                    api.views.stop()
             for helper in helpers:
                 helper.cancel()
             runner.stop()

@@ -12,7 +12,18 @@ from starlette.responses import Response
 from tripshark.errors import NotFound
 from tripshark.model.alert import Json
 from tripshark.model.incident import EVERY
-from tripshark.web import captures, evidence, live, notes, openapi, pages, query, shapes, site
+from tripshark.web import (
+    captures,
+    evidence,
+    live,
+    notes,
+    openapi,
+    pages,
+    query,
+    shapes,
+    site,
+    viewing,
+)
 from tripshark.web.access import INCIDENTS, require_capture
 from tripshark.web.answers import json
 from tripshark.web.caller import caller_of
@@ -269,6 +280,7 @@ ROUTES: tuple[Route, ...] = (
         ),
     ),
     *live.ROUTES,
+    *viewing.ROUTES,
     *site.ROUTES,
     *pages.ROUTES,
 )
