@@ -256,7 +256,21 @@ def _number(row: Mapping[str, Json], name: str) -> int:
 # -------------------------------------------------------------------------------------------- one spelling
 
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?|xn--[a-z0-9-]{1,59}", re.ASCII)
+_DEFANGED = (
+    (re.compile(r"^(?:hxxp|h\*\*p|meow)(s?)(?=\[?:)", re.IGNORECASE), r"http\1"),
+    (re.compile(r"\[://\]"), "://"),
+    (re.compile(r"\[:\]|\(:\)"), ":"),
+    (re.compile(r"\[(?:\.|,)\]|\((?:\.|,)\)|\{\.\}|\\\.|\[dot\]|\(dot\)| dot ", re.IGNORECASE), "."),
+    (re.compile(r"\[/\]"), "/"),
+)  # fmt: skip
 _HEX = re.compile(r"[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64}", re.ASCII)
+
+
+def refanged(text: str) -> str:
+    """`hxxp://evil[.]example` as it was meant."""
+    for found, meant in _DEFANGED:
+        text = found.sub(meant, text)
+    return text
 
 
 def text_of(text: str) -> str:

@@ -28,7 +28,7 @@ from sqlalchemy import (
 
 from tripshark.errors import Permanent
 
-HEAD: Final = "0003"
+HEAD: Final = "0004"
 
 metadata = MetaData()
 version = Table(  # Alembic's own
@@ -178,6 +178,35 @@ notes = Table(  # what analysts wrote at packets
     Column("by", Text, nullable=False),
     Column("at_ns", BigInteger, nullable=False),
     Index("notes_by_incident", "incident", "file", "frame"),
+)
+
+_BYTEWISE: Final = Text().with_variant(Text(collation="C"), "postgresql")  # ranges, as SQLite's
+
+indexed = Table(  # of which findings the search index knows
+    "indexed",
+    metadata,
+    Column("incident", String(64), primary_key=True),
+    Column("node", String(63), primary_key=True),  # "" where an incident has one part
+    Column("file", Text, nullable=False),  # that the findings are about
+    Column("tag", Text, nullable=False),  # changes when the findings do
+    Column("indexed_ns", BigInteger, nullable=False),
+    Column("rows", LargeBinary, nullable=False),  # the findings' rows, as indicators are compared
+)
+
+observables = Table(  # names, addresses, hashes: each once for a file
+    "observables",
+    metadata,
+    Column("kind", String(16), primary_key=True),
+    Column("key", _BYTEWISE, primary_key=True),  # spelled so that a range is a question
+    Column("incident", String(64), primary_key=True),
+    Column("node", String(63), primary_key=True),
+    Column("value", Text, nullable=False),
+    Column("frame", BigInteger, nullable=False),
+    Column("filter", Text, nullable=False),
+    Column("first_ns", BigInteger, nullable=False),
+    Index("observables_by_incident", "incident", "node"),
+    Index("observables_by_key", "kind", "key"),
+    sqlite_with_rowid=False,
 )
 
 _LEGACY = "schema_version"  # of catalogues from before Alembic; they are at 0001

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from tripshark.formats.indicators.loaded import Loaded, Why, alone
-from tripshark.formats.indicators.values import refanged, term_of
+from tripshark.formats.indicators.values import term_of
 from tripshark.model.alert import Json
 from tripshark.model.claim import Severity
 from tripshark.model.indicator import Pattern, Sought, Term
+from tripshark.model.observable import refanged
 
 _TECHNIQUE = re.compile(r"\bT\d{4}(?:\.\d{3})?\b", re.ASCII)
 _SEVERITY: Final = {"1": Severity.CRITICAL, "2": Severity.HIGH, "3": Severity.MEDIUM, "4": Severity.LOW}  # fmt: skip

@@ -13,17 +13,11 @@ from tripshark.model.observable import (
     domain_of,
     hash_of,
     is_domain,
+    refanged,
     text_of,
     url_of,
 )
 
-_DEFANGED = (
-    (re.compile(r"^(?:hxxp|h\*\*p|meow)(s?)(?=\[?:)", re.IGNORECASE), r"http\1"),
-    (re.compile(r"\[://\]"), "://"),
-    (re.compile(r"\[:\]|\(:\)"), ":"),
-    (re.compile(r"\[(?:\.|,)\]|\((?:\.|,)\)|\{\.\}|\\\.|\[dot\]|\(dot\)| dot ", re.IGNORECASE), "."),
-    (re.compile(r"\[/\]"), "/"),
-)  # fmt: skip
 _JA4 = re.compile(r"[tqd][0-9]{2}[di][0-9]{4}[0-9a-z]{2}_[0-9a-f]{12}_[0-9a-f]{12}", re.ASCII)
 _COMMUNITY_ID = re.compile(r"1:[A-Za-z0-9+/]{27}=", re.ASCII)
 _PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
@@ -33,13 +27,6 @@ _NAMED = {
     "ja3": Sought.JA3, "ja4": Sought.JA4, "sha256": Sought.SHA256, "md5": Sought.MD5, "file": Sought.FILE,
     "community_id": Sought.COMMUNITY_ID,
 }  # fmt: skip
-
-
-def refanged(text: str) -> str:
-    """`hxxp://evil[.]example` as it was meant."""
-    for found, meant in _DEFANGED:
-        text = found.sub(meant, text)
-    return text
 
 
 def patterns_of(text: str) -> tuple[Pattern, ...]:
