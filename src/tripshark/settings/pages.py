@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import cast
 
 from tripshark.settings.explaining import reference, show
-from tripshark.settings.tree import Group, Settings
+from tripshark.settings.group import Group
+from tripshark.settings.tree import Settings
 from tripshark.settings.walking import Setting, bare, walk
 
 _HOW_TO_WRITE = (

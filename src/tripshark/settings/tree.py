@@ -8,20 +8,16 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
+from pydantic import Field, PrivateAttr, SecretStr, model_validator
 
 from tripshark.errors import BadInput
 from tripshark.formats.ruledocuments import SNAPLEN_FULL
 from tripshark.model.recording import MAX_WEIGHT, Mode
+from tripshark.settings.group import Group
+from tripshark.settings.signin import SigninSettings
 from tripshark.settings.words import Bytes, Count, Listen, ListenAddress, Seconds, Snaplen
 
 SYSTEM_DATA = Path("/var/lib/tripshark")
-
-
-class Group(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, validate_default=True, arbitrary_types_allowed=True
-    )
 
 
 class RecorderSettings(Group):
@@ -328,6 +324,10 @@ class WebSettings(Group):
     metrics_open: bool = Field(
         default=True, description="/metrics needs no credentials even off loopback."
     )
+    cleartext: bool = Field(
+        default=False,
+        description="Off loopback answer without TLS: what lies between (a pod network, a mesh) is trusted with tokens and evidence.",
+    )
 
 
 class SelectorSettings(Group):
@@ -492,6 +492,7 @@ class Settings(Group):
     heartbeat: HeartbeatSettings = Field(default_factory=HeartbeatSettings)
     journal: JournalSettings = Field(default_factory=JournalSettings)
     web: WebSettings = Field(default_factory=WebSettings)
+    signin: SigninSettings = Field(default_factory=SigninSettings)
 
     _sources: dict[tuple[str, ...], str] = PrivateAttr(default_factory=dict)
     _warnings: tuple[str, ...] = PrivateAttr(default=())

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, cast, get_args, get_origin
 
-from tripshark.settings.tree import Group
+from tripshark.settings.group import Group
 from tripshark.settings.words import Unit
 
 PREFIX = "TRIPSHARK_"

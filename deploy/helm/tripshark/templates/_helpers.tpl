@@ -49,6 +49,9 @@ tls:
   {{- if .Values.tls.clientCA }}
   client_ca: /etc/tripshark/tls/ca.crt
   {{- end }}
+{{- else if not .Values.tls.required }}
+web:
+  cleartext: true
 {{- end }}
 {{- end -}}
 
