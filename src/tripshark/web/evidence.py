@@ -64,7 +64,7 @@ async def serve(request: Request, parts: Parts, caller: Caller) -> Response:
         )
         served = await _answer(await parts.merging.open(found, name), id, name, "")
         return await _noted(served, request, parts, id, name, caller)
-    shelf = parts.shelf or _Folders(parts.vault, parts.node)
+    shelf = parts.shelf or Folders(parts.vault, parts.node)
     content = await shelf.manifest(id, node)
     manifest = await asyncio.to_thread(read_manifest, content)
     if parts.access is not None:  # what was sealed is asked about too, whatever the catalogue says
@@ -116,7 +116,7 @@ async def _noted(
     return served
 
 
-class _Folders:
+class Folders:
     """`parts.Shelf` over the vault's own folders."""
 
     def __init__(self, vault: Vault, node: str) -> None:
