@@ -1,0 +1,1 @@
+"""Evidence made fit to be handed on."""
