@@ -19,7 +19,7 @@ from tripshark.model.role import (
 DEEDS = {  # (verb, resource) → the least role
     ("get", "incidents"): Role.VIEWER, ("get", "evidence"): Role.VIEWER, ("list", "notes"): Role.VIEWER,
     ("create", "captures"): Role.RESPONDER, ("create", "notes"): Role.RESPONDER,
-    ("delete", "notes"): Role.RESPONDER, ("create", "exports"): Role.RESPONDER,
+    ("delete", "notes"): Role.ADMIN, ("create", "exports"): Role.RESPONDER,
     ("create", "hunts"): Role.RESPONDER, ("delete", "evidence"): Role.ADMIN,
     ("update", "rules"): Role.ADMIN,
 }  # fmt: skip

@@ -27,7 +27,7 @@ class Role(StrEnum):
         """This deed on this kind of thing."""
         if self is Role.ADMIN or verb in _READ:
             return True
-        return self is Role.RESPONDER and resource in _RESPOND
+        return self is Role.RESPONDER and verb == "create" and resource in _RESPOND
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

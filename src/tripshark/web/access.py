@@ -1,6 +1,6 @@
-"""Who is asking, and what of everything they may see: Kubernetes rights for every route, and nothing without an answer.
+"""Who is asking, and what of everything they may see: rights for every route, and nothing without an answer.
 
-The resources are of the group tripshark.dev: `get incidents` shows that something was captured, `get evidence` shows
+Rights are Kubernetes' (`Access`) or those that `signin` gives (`Granted`); handlers ask a `Caller` and know neither. The resources are of the group tripshark.dev: `get incidents` shows that something was captured, `get evidence` shows
 packets, `create captures` starts one. They need not exist in the cluster: a right is only asked for. Where the
 cluster cannot be asked, nobody is let in.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from base64 import b64decode
 from binascii import Error as NotBase64
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from starlette.requests import Request
@@ -18,6 +18,7 @@ from starlette.requests import Request
 from tripshark.errors import Denied, NotFound, Permanent, Transient, TripsharkError
 from tripshark.model.filter import Scope
 from tripshark.model.incident import EVERY, namespaces_of
+from tripshark.model.role import Grant, Role
 from tripshark.ports import CaptureRequest, Catalogue, Targets
 
 GROUP: Final = "tripshark.dev"
@@ -47,8 +48,11 @@ class Forbidden(Denied):
 class Caller:
     """Whoever asks. Without `Access` everybody who got through the gate may do everything."""
 
+    role = "kubernetes"
+
     def __init__(self, name: str, access: Access | None = None, user: object = None) -> None:
         self.name = name
+        self.session = ""  # of which browser, where there are several of one name
         self._access = access
         self._user = user
 
@@ -65,16 +69,24 @@ class Caller:
             if not await self.may(verb, resource, namespace):
                 everywhere = namespace == EVERY
                 where = "in all namespaces" if everywhere else f"in namespace {namespace}"
-                flag = "--all-namespaces" if everywhere else f"--namespace {namespace}"
                 raise Forbidden(
                     f"{self.name} may not {verb} {resource}.{GROUP} {where}",
                     where=namespace,
-                    hint=f"kubectl auth can-i {verb} {resource}.{GROUP} {flag}; a RoleBinding gives it",
+                    hint=self._remedy(verb, resource, namespace),
                 )
+
+    def _remedy(self, verb: str, resource: str, namespace: str) -> str:
+        flag = "--all-namespaces" if namespace == EVERY else f"--namespace {namespace}"
+        return f"kubectl auth can-i {verb} {resource}.{GROUP} {flag}; a RoleBinding gives it"
+
+    @property
+    def is_unlimited(self) -> bool:
+        """Nothing is ever refused: nobody has to be asked about anything."""
+        return self._access is None
 
     async def visible(self, catalogue: Catalogue) -> tuple[str, ...] | None:
         """The namespaces of whose incidents the caller may know; None: of all."""
-        if self._access is None or await self.may("get", INCIDENTS, EVERY):
+        if await self.may("get", INCIDENTS, EVERY):
             return None
         return await self.among(await catalogue.namespaces())
 
@@ -95,18 +107,134 @@ class Caller:
         return await self.may("get", INCIDENTS, EVERY)
 
 
+class Granted(Caller):
+    """Whoever signed in, with what the operator's settings give them."""
+
+    is_unlimited = False
+
+    def __init__(self, grant: Grant, *, session: str = "") -> None:
+        super().__init__(grant.name)
+        self.session = session
+        self.role = grant.role.value
+        self.namespaces = grant.namespaces
+        self._grant = grant
+
+    async def may(self, verb: str, resource: str, namespace: str) -> bool:
+        return self._grant.may(verb, resource, namespace)
+
+    def _remedy(self, verb: str, resource: str, namespace: str) -> str:
+        least = next(each.value for each in Role if each.allows(verb, resource))
+        where = "all namespaces" if namespace == EVERY else f"namespace {namespace}"
+        return f"the role {least} over {where} gives it; signin.tokens and signin.roles say who has which"
+
+
+class SessionView(Protocol):
+    """One browser of somebody who signed in; `signin.sessions.Session` is one."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def grant(self) -> Grant | None:
+        """None: whoever the Kubernetes `token` is of."""
+
+    @property
+    def csrf(self) -> str: ...
+    @property
+    def token(self) -> str: ...
+    @property
+    def id_token(self) -> str: ...
+
+
+class ArrivalView(Protocol):
+    """Whom the identity provider sent back; `signin.desk.Arrival` is one."""
+
+    @property
+    def grant(self) -> Grant: ...
+    @property
+    def next(self) -> str: ...
+    @property
+    def id_token(self) -> str: ...
+
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+class SignIn(Protocol):
+    """Every way to sign in but Kubernetes'; `signin.desk.Desk` is one. `peer` is the address of the other end."""
+
+    @property
+    def origin(self) -> str:
+        """`https://tripshark.example.com` as browsers reach it, "" where that is not known."""
+
+    @property
+    def secure(self) -> bool:
+        """Browsers reach it by https."""
+
+    @property
+    def by_token(self) -> bool: ...
+    @property
+    def by_provider(self) -> bool: ...
+    @property
+    def counted(self) -> Mapping[tuple[str, str], int]:
+        """Attempts by way and outcome."""
+
+    @property
+    def foreign_headers(self) -> int: ...
+    @property
+    def sessions(self) -> int: ...
+    def of_token(self, token: str) -> Grant | None: ...
+    def of_proxy(self, peer: str, headers: Headers) -> Grant | None:
+        """Who the proxy at this address says is asking. Raises `BadInput`."""
+
+    def csrf_of(self, name: str) -> str: ...
+    def session(self, id: str, now_ns: int) -> SessionView | None: ...
+    def begin(
+        self,
+        name: str,
+        now_ns: int,
+        *,
+        way: str,
+        grant: Grant | None = None,
+        token: str = "",
+        id_token: str = "",
+    ) -> tuple[str, SessionView]: ...
+    def end(self, id: str) -> SessionView | None: ...
+    def require_patience(self, peer: str, headers: Headers, now_ns: int, *, way: str) -> None:
+        """Raises `TooMany`."""
+
+    def failed(self, peer: str, headers: Headers, now_ns: int, *, way: str) -> None: ...
+    async def depart(self, next: str, now_ns: int) -> tuple[str, str]:
+        """Where the browser goes, and the cookie it takes along. Raises `NotFound`, `Transient`, `Permanent`."""
+
+    async def arrive(self, cookie: str, answer: Mapping[str, str], now_ns: int) -> ArrivalView:
+        """Who came back. Raises `Denied`, `Transient`, `Permanent`."""
+
+    async def farewell(self, session: Any, now_ns: int) -> str:  # noqa: ANN401  # its own session
+        """Where to sign out at the provider too; "" where there is nothing."""
+
+
 async def identify(request: Request, access: Access) -> Caller:
     """The caller by the token in the request: as bearer, or as password of any user, which browsers can send.
 
     Raises `Denied` without a token that the cluster knows, `Transient` when it cannot be asked.
     """
-    token = _token(request)
-    user = await _asked(access.who(token)) if token else None
-    if user is None:
+    token = token_in(request)
+    found = await of_cluster(token, access) if token else None
+    if found is None:
         raise Denied(
             "that token is nobody's" if token else "this needs a Kubernetes token",
             hint="send `Authorization: Bearer TOKEN`; kubectl create token NAME makes one",
         )
+    return found
+
+
+async def of_cluster(token: str, access: Access) -> Caller | None:
+    """Whose Kubernetes token this is; None: nobody's. Raises `Transient`, `Permanent`."""
+    user = await _asked(access.who(token))
+    if user is None:
+        return None
     name = user if isinstance(user, str) else str(getattr(user, "name", ""))
     return Caller(f"kubernetes:{name[:180]}", access, user)
 
@@ -139,7 +267,8 @@ async def require_capture(caller: Caller, asked: CaptureRequest, targets: Target
     await caller.require("create", CAPTURES, needed)
 
 
-def _token(request: Request) -> str:
+def token_in(request: Request) -> str:
+    """The token that the request shows; "" where it shows none, or something else."""
     offered = request.headers.getlist("authorization")
     if len(offered) != 1 or len(offered[0]) > _MAX_TOKEN:
         return ""

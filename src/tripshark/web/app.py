@@ -6,6 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
 from typing import Protocol
+from urllib.parse import quote
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -15,9 +16,10 @@ from starlette.routing import Router
 from starlette.types import Message, Receive, Scope, Send
 
 from tripshark.errors import BadInput, Denied, NotFound, Permanent, TripsharkError
-from tripshark.web import site
+from tripshark.web import signin, site
 from tripshark.web.access import CHALLENGE, identify
-from tripshark.web.answers import problem
+from tripshark.web.answers import SAFE, problem
+from tripshark.web.caller import find_out, require_own_page
 from tripshark.web.parts import Parts
 from tripshark.web.route import Route
 from tripshark.web.routes import ROUTES
@@ -106,19 +108,20 @@ class App:
 
 def _endpoint(route: Route, parts: Parts) -> Callable[[Request], Awaitable[Response]]:
     is_open = route.is_open or (route.path == "/metrics" and parts.metrics_open)
+    is_page = route.described.media == "text/html"
 
     async def answer(request: Request) -> Response:
         try:
             if not is_open:
-                if parts.access is None:
-                    _let_in(request, parts)
-                else:
-                    request.state.caller = await identify(request, parts.access)
+                require_own_page(request, parts.origin)
+                await _let_in(request, parts)
             return await route.handler(request, parts)
         except TripsharkError as error:
-            challenge = parts.gate.challenge if parts.access is None else CHALLENGE
-            told = problem(error, challenge=challenge)
-            if route.described.media != "text/html":
+            wants_page = is_page and request.method in ("GET", "HEAD")
+            if wants_page and not is_open and _can_sign_in(error, request, parts):
+                return _to_signin(request)
+            told = problem(error, challenge=_challenge(parts))
+            if not is_page:
                 return told
             kept = {name: told.headers[name] for name in _KEPT if name in told.headers}
             return site.failed(request, parts, error, headers=kept)
@@ -126,7 +129,40 @@ def _endpoint(route: Route, parts: Parts) -> Callable[[Request], Awaitable[Respo
     return answer
 
 
-def _let_in(request: Request, parts: Parts) -> None:
+def _challenge(parts: Parts) -> str:
+    if parts.signin is None and parts.access is None:
+        return parts.gate.challenge
+    return CHALLENGE
+
+
+def _can_sign_in(error: TripsharkError, request: Request, parts: Parts) -> bool:
+    """A browser asked for a page, showed nothing, and has somewhere to go for that."""
+    return (
+        parts.signin is not None
+        and error.http_status == 401
+        and "authorization" not in request.headers
+        and "text/html" in request.headers.get("accept", "")
+    )
+
+
+def _to_signin(request: Request) -> Response:
+    query = request.url.query
+    here = signin.local_path(request.url.path + (f"?{query}" if query else ""))
+    onwards = "/signin" if here == "/" else f"/signin?next={quote(here, safe='/')}"
+    return Response(status_code=303, headers={**SAFE, "location": onwards})
+
+
+async def _let_in(request: Request, parts: Parts) -> None:
+    """Who asks is put into the request's state. Raises `Denied` and its kinds, `Transient`."""
+    if parts.signin is not None:
+        await find_out(request, parts, parts.signin)
+    elif parts.access is not None:
+        request.state.caller = await identify(request, parts.access)
+    else:
+        _pass_gate(request, parts)
+
+
+def _pass_gate(request: Request, parts: Parts) -> None:
     denied = parts.gate.refuse(request.scope["headers"])
     if denied is not None:
         raise denied

@@ -13,7 +13,7 @@ from tripshark.model.incident import EVERY
 from tripshark.web import shapes
 from tripshark.web.access import INCIDENTS, identify
 from tripshark.web.answers import SAFE, json
-from tripshark.web.caller import caller_of
+from tripshark.web.caller import caller_of, find_out
 from tripshark.web.metrics import CONTENT_TYPE, Now
 from tripshark.web.parts import Check, Parts
 
@@ -49,12 +49,17 @@ async def readyz(request: Request, parts: Parts) -> Response:
 
 async def _may_know(request: Request, parts: Parts) -> bool:
     """The caller of an open path may see everything."""
-    if parts.access is None:
+    if parts.access is None and parts.signin is None:
         return parts.gate.refuse(request.scope["headers"]) is None
     try:
-        return await (await identify(request, parts.access)).sees_everything()
+        if parts.signin is not None:
+            await find_out(request, parts, parts.signin)
+            return await caller_of(request, parts).sees_everything()
+        if parts.access is not None:
+            return await (await identify(request, parts.access)).sees_everything()
     except TripsharkError:
-        return False
+        pass
+    return False
 
 
 async def warnings(parts: Parts) -> list[str]:

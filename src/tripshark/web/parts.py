@@ -13,7 +13,7 @@ from tripshark.model.evidence import IncidentId, SealedFile
 from tripshark.model.note import Note
 from tripshark.model.part import Part
 from tripshark.ports import Captures, Catalogue, Clock, Recorder, Targets, Vault
-from tripshark.web.access import Access
+from tripshark.web.access import Access, SignIn
 from tripshark.web.metrics import HarvestView, Metrics, OutboxView, Surroundings
 from tripshark.web.views import Views
 from tripshark.web.watch import Watch
@@ -155,6 +155,8 @@ class Parts:
     metrics_open: bool = True
     around: Callable[[], Awaitable[Surroundings]] | None = None  # what a node learns from others
     access: Access | None = None  # Kubernetes rights decide, and the gate is not asked
+    signin: SignIn | None = None  # people sign in, and the gate is not asked
+    origin: str = ""  # how browsers reach us, where that was told
     shelf: Shelf | None = None  # None: the vault's own folders
     parts_of: Callable[[IncidentId], Awaitable[Sequence[Part]]] | None = None  # of a fleet
     merging: Merging | None = None

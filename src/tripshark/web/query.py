@@ -17,6 +17,7 @@ from tripshark.ports import Query
 
 MAX_LIMIT = 500
 MAX_TEXT = 253
+MAX_ADDRESS = 2048
 
 
 def incidents(params: QueryParams, now_ns: int) -> Query:
@@ -67,6 +68,14 @@ def text(params: QueryParams, name: str) -> str:
     value = params.get(name, "")
     if len(value) > MAX_TEXT or "\0" in value:
         raise BadInput(f"{name} is not a name", where=name, hint=f"at most {MAX_TEXT} characters")
+    return value
+
+
+def address(params: QueryParams, name: str) -> str:
+    """A path with its query, empty when it is not given; what it says is not checked."""
+    value = params.get(name, "")
+    if len(value) > MAX_ADDRESS:
+        raise BadInput(f"{name} is too long", where=name)
     return value
 
 

@@ -21,6 +21,7 @@ from tripshark.web import (
     pages,
     query,
     shapes,
+    signin,
     site,
     viewing,
 )
@@ -131,6 +132,7 @@ _SINCE = Parameter("since", "query", "Not older than this: 2h, or an RFC 3339 ti
 _LIMIT = Parameter("limit", "query", "At most this many, 1 to 500; default 50.")
 
 ROUTES: tuple[Route, ...] = (
+    *signin.ROUTES,
     Route(
         path="/v1/captures",
         method="POST",
