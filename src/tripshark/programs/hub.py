@@ -44,6 +44,7 @@ from tripshark.programs.node import Config
 from tripshark.programs.privilege import give_up
 from tripshark.programs.reach import keep_reach
 from tripshark.programs.retaining import forget
+from tripshark.programs.signing_in import desk_of
 from tripshark.settings import Settings, load
 from tripshark.store.catalogue import SqlCatalogue
 from tripshark.store.fleet import FleetParts
@@ -126,6 +127,7 @@ class Hub:
         self._api = api_of(settings)
         if self._cluster.access is None:
             self._cluster = replace(self._cluster, access=access_of(settings, self._api))
+        self._desk = desk_of(settings, kubernetes=self._cluster.access is not None)
         self._objects = store
         self._bound = bind(settings.listen.host, settings.listen.port)
         tls = tls_of(settings.tls)
@@ -134,15 +136,11 @@ class Hub:
             replace(credentials_of(settings), secret_path=""),  # no alerts come in here
             tls_clients=settings.tls.client_ca is not None,
         )
-        if (
-            self._gate.is_open
-            and not settings.listen.is_loopback
-            and not settings.kubernetes.access
-        ):
+        if self._gate.is_open and not settings.listen.is_loopback and self._desk is None:
             raise BadInput(
                 f"everybody who reaches {settings.listen} could read all evidence",
                 where="listen",
-                hint="set kubernetes.access, ingest.auth.bearer_files or tls.client_ca, or listen on 127.0.0.1",
+                hint="set signin.tokens, signin.oidc, kubernetes.access or tls.client_ca, or listen on 127.0.0.1",
             )
 
     async def run(self) -> None:
@@ -159,6 +157,8 @@ class Hub:
             stack.push_async_callback(catalogue.close)
             if self._api is not None:
                 stack.push_async_callback(self._api.close)
+            if self._desk is not None:
+                stack.push_async_callback(self._desk.close)
             cache = Cache(data / "cache", most=settings.store.cache)
             await asyncio.to_thread(cache.prepare)
             (data / "scratch").mkdir(exist_ok=True)
@@ -188,6 +188,8 @@ class Hub:
                 hosts=frozenset({settings.listen.host, platform.node()}),
                 metrics_open=settings.web.metrics_open,
                 access=self._cluster.access,
+                signin=self._desk,
+                origin=settings.signin.url,
                 shelf=HubShelf(fleet, remote, presigned=settings.hub.presigned),
                 parts_of=fleet.parts,
                 merging=MergedFiles(remote, cache, tool=f"Tripshark {__version__}"),

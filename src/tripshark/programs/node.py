@@ -52,6 +52,7 @@ from tripshark.programs.privilege import give_up
 from tripshark.programs.reach import keep_reach
 from tripshark.programs.reload import RulesInForce
 from tripshark.programs.retaining import retain
+from tripshark.programs.signing_in import desk_of
 from tripshark.recorder.client import RecorderClient
 from tripshark.respond.budget import Budget
 from tripshark.respond.intake import Intake, Recent
@@ -164,6 +165,7 @@ class Node:
         self.alerts_tls = alerts_tls.context() if alerts_tls else None
         self.api = api_of(settings)
         self.access = access_of(settings, self.api)
+        self.desk = desk_of(settings, kubernetes=self.access is not None)
         self.rules = RulesInForce(settings, use=self._use_rules)
         self._pipeline: Pipeline | None = None
         self.rules.start()
@@ -205,6 +207,8 @@ class Node:
         book = AddressBook()
         node = parts.node_name(settings, platform.node())
         cluster = None
+        if self.desk is not None:
+            stack.push_async_callback(self.desk.close)
         if self.api is not None:
             stack.push_async_callback(self.api.close)
             cluster = Cluster.of(self.api, clock, book, node=node)
@@ -345,6 +349,8 @@ class Node:
             shelf=parts.shelf(settings, vault=vault, catalogue=catalogue, node=node),
             outbox=None if outbox is None else lambda: outbox.state,
             access=self.access,
+            signin=self.desk,
+            origin=settings.signin.url,
             views=views,
         )
         (data / "scratch").mkdir(exist_ok=True)
@@ -381,7 +387,7 @@ class Node:
                         serving(alerts, self.alerts_bound, self.alerts_tls)
                     )
                 # whoever may open this socket needs no credentials: commands on this machine
-                here = App(replace(api, gate=Gate(), access=None), None)
+                here = App(replace(api, gate=Gate(), access=None, signin=None), None)
                 await listening.enter_async_context(serving(here, self.bound_here))
                 self._say_ready(port)
                 await self.stopping.wait()
