@@ -14,6 +14,7 @@ from tripshark.errors import Transient, TripsharkError
 from tripshark.model.evidence import Manifest, manifest_json
 from tripshark.model.finding import Question
 from tripshark.model.incident import Incident, State
+from tripshark.model.indicator import with_indicators
 from tripshark.ports import AlertRow
 from tripshark.respond.cataloguing import RETRY, Cataloguing
 from tripshark.respond.details import Host
@@ -136,6 +137,8 @@ class Ending:
                 except Transient:  # it may just be restarting
                     await asyncio.sleep(RETRY)
                     findings = await self._world.analyst.analyse(path, question)
+                if self._world.watchlist is not None:
+                    findings = with_indicators(findings, await self._world.watchlist())
                 await asyncio.to_thread(
                     self._world.vault.beside,
                     incident.id,
@@ -147,6 +150,7 @@ class Ending:
                 await self._cataloguing.add(incident.id, problem=f"no findings: {problem.message}")
                 return
         await self._cataloguing.add(incident.id, summary=findings.summary)
+        self._world.analysed()
 
 
 def digest(manifest: Manifest) -> str:

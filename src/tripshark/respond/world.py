@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from tripshark.model.incident import Incident
+from tripshark.model.indicator import Indicators
 from tripshark.ports import (
     Analyst,
     Catalogue,
@@ -36,3 +37,5 @@ class World:
     fleet: Fleet | None = None  # how other nodes are asked, in a cluster
     addresses: Book | None = None  # who held which address when, beyond this machine's targets
     told: Callable[[Incident], None] = lambda _incident: None  # an incident ended
+    watchlist: Callable[[], Awaitable[Indicators]] | None = None  # what the operator looks for
+    analysed: Callable[[], None] = lambda: None  # findings were written
