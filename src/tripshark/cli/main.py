@@ -26,8 +26,11 @@ COMMANDS = {
     "show": "incidents",
     "export": "evidence",
     "live": "live",
+    "open": "open",
+    "wireshark": "wireshark",
     "verify": "evidence",
     "merge": "merge",
+    "share": "share",
     "analyse": "analyse",
     "doctor": "doctor",
     "settings": "settings",
@@ -63,7 +66,7 @@ def build(names: Sequence[str] = tuple(COMMANDS)) -> typer.Typer:
     made.callback()(_root)
     for name in names:
         module = import_module(f"tripshark.cli.{COMMANDS[name]}")
-        if name == "rules":
+        if name in ("rules", "wireshark"):
             made.add_typer(module.app, name=name)
         else:
             command = getattr(module, name)

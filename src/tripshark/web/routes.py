@@ -19,6 +19,7 @@ from tripshark.web import (
     notes,
     openapi,
     pages,
+    profile,
     query,
     shapes,
     signin,
@@ -283,6 +284,7 @@ ROUTES: tuple[Route, ...] = (
     ),
     *live.ROUTES,
     *viewing.ROUTES,
+    *profile.ROUTES,
     *site.ROUTES,
     *pages.ROUTES,
 )
