@@ -178,7 +178,7 @@ def test_the_contracts_hold(house: Path) -> None:
     """The control: an unbroken copy passes, so that a failure below means what it says."""
     result = lint_imports(house)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "12 kept, 0 broken" in result.stdout
+    assert "13 kept, 0 broken" in result.stdout
 
 
 LAYERS = "Imports point down, towards the model"
@@ -192,6 +192,7 @@ SIGNIN = "Identity providers are spoken with in one room, which touches no evide
 PROOF = "What identity providers say is proved in one room"
 STORES = "Databases and object stores are spoken with in one room"
 SETTINGS = "Only programs and commands know the settings"
+REPORTS = "Reports are values in and bytes out"
 CYCLES = "No package has cycles among its siblings"
 
 
@@ -234,6 +235,7 @@ CYCLES = "No package has cycles among its siblings"
         (STORES, "cluster/__init__.py", "import obstore"),
         (LAYERS, "cluster/__init__.py", "import tripshark.programs.parts"),
         (LAYERS, "store/__init__.py", "import tripshark.cluster"),
+        (REPORTS, "report/page.py", "import pathlib"),
         (SETTINGS, "ingest/__init__.py", "import tripshark.settings"),
         (CYCLES, "model/target.py", "import tripshark.model.plan"),
     ],

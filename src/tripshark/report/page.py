@@ -1,0 +1,104 @@
+"""A report as one HTML page: no script, nothing from outside, readable from a file, by night, on paper, on a phone.
+
+Whatever stands in the page is hostile. It is put in by a template that escapes everything (`autoescape`), and the
+page's own policy allows nothing but the one style sheet in it, by its hash.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from functools import cache
+from importlib.resources import files
+from typing import Final
+
+from jinja2 import DictLoader, Environment, StrictUndefined, Template
+from markupsafe import Markup, escape
+
+from tripshark.report.document import As, Document, Table
+from tripshark.report.picture import Picture, drawings
+
+MAX_BYTES: Final = 2_000_000
+_STYLE = re.compile(rb"<style>(.*?)</style>", re.DOTALL)
+_FEWER: Final = (500, 200, 80, 30, 10)
+
+
+def policy(style: bytes) -> str:
+    """A Content-Security-Policy that allows this style sheet and nothing else."""
+    digest = base64.b64encode(hashlib.sha256(style).digest()).decode()
+    return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+
+
+def policy_of(page: bytes) -> str:
+    """The policy for a page written by this or another version: its first style sheet, and nothing else."""
+    found = _STYLE.search(page)
+    return policy(found[1] if found else b"")
+
+
+def write(document: Document) -> bytes:
+    """The page, below `MAX_BYTES`: tables become shorter, and say so, until it is."""
+    page = b""
+    for most in _FEWER:
+        page = _render(document, most)
+        if len(page) <= MAX_BYTES:
+            break
+    return page
+
+
+def _render(document: Document, most: int) -> bytes:
+    style = _style()
+    made = _template().render(
+        of=document,
+        style=Markup(style),  # noqa: S704  # our own style sheet, read from the package
+        policy=Markup(policy(style.encode())),  # noqa: S704  # so is its hash
+        kind_of=lambda block: type(block).__name__,
+        drawings=_drawings,
+        rows_of=lambda block: _rows(block, most),
+        left_of=lambda block: block.left_out + max(0, len(block.rows) - most),
+    )
+    return made.encode("utf-8", "backslashreplace")
+
+
+_CELLS: Final = {
+    As.TEXT: ("<td>", "</td>"),
+    As.NUMBER: ('<td class="n">', "</td>"),
+    As.MONO: ('<td class="m">', "</td>"),
+    As.FILTER: ('<td class="f"><code>', "</code></td>"),
+}
+
+
+def _rows(block: Table, most: int) -> Markup:
+    """The body of a table, cell by cell escaped: in the template this would be most of the page's time."""
+    tags = [_CELLS[column.style] for column in block.columns]
+    lines = [
+        "<tr>"
+        + "".join(
+            f"{begin}{escape(cell)}{end}" for (begin, end), cell in zip(tags, row, strict=True)
+        )
+        + "</tr>"
+        for row in block.rows[:most]
+    ]
+    return Markup("\n".join(lines))  # noqa: S704  # every cell was escaped above
+
+
+def _drawings(picture: Picture, name: str) -> tuple[Markup, ...]:
+    return tuple(map(Markup, drawings(picture, name)))  # every text in it is escaped there
+
+
+@cache
+def _style() -> str:
+    return files("tripshark.report").joinpath("page.css").read_text("utf-8")
+
+
+@cache
+def _template() -> Template:
+    source = files("tripshark.report").joinpath("page.html").read_text("utf-8")
+    environment = Environment(
+        loader=DictLoader({"page.html": source}),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html")
