@@ -129,7 +129,7 @@ function byNight(background, foreground) {
     // Dark by itself: Wireshark's way of saying that something is wrong.
     return { ground: `#${hexOf(rgb(background))}`, ink: `#${readable(foreground, background)}` };
   }
-  const dimmed = hexOf(shown([NIGHT.ground + (1 - lightness) * 0.22, Math.min(chroma * 1.1, 0.055), hue]));
+  const dimmed = hexOf(shown([NIGHT.ground + (1 - lightness) * 0.22, Math.min(chroma * 1.6, 0.065), hue]));
   const ink = hexOf(shown([NIGHT.ink, Math.min(inkChroma, 0.05), inkHue]));
   const plain = lightness > 0.99 && chroma < 0.01;
   return { ground: plain ? "" : `#${dimmed}`, ink: `#${readable(ink, dimmed)}` };

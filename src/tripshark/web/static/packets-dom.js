@@ -1,24 +1,21 @@
-// How elements are made here: from names and texts, never from markup. What a packet says stays text.
+// What the packet view adds to `dom.js`: listeners, waiting until the hand rests, remembering, copying, saving.
+
+import { el as plain, visible } from "./dom.js";
+
+export { visible };
 
 /**
- * One element. `text` becomes its textContent, `on` its listeners, `data` its dataset; other keys are attributes,
- * left out where the value is null or false.
+ * One element, as `dom.js` makes them. `text` becomes its textContent as it is, `on` its listeners, `data` its dataset.
  * @param {string} tag
  * @param {Record<string, unknown> & {text?: string, on?: Record<string, (event: any) => void>, data?: Record<string, string>}} [properties]
  * @param {...(Node | string | null | undefined | false)} children
  * @returns {HTMLElement}
  */
-export function el(tag, properties = {}, ...children) {
-  const made = document.createElement(tag);
-  for (const [key, value] of Object.entries(properties)) {
-    if (value === null || value === undefined || value === false) continue;
-    if (key === "text") made.textContent = String(value);
-    else if (key === "on") for (const [name, listener] of Object.entries(value)) made.addEventListener(name, listener);
-    else if (key === "data") Object.assign(made.dataset, value);
-    else if (key === "class") made.className = String(value);
-    else made.setAttribute(key, value === true ? "" : String(value));
-  }
-  for (const child of children) if (child || child === "") made.append(child);
+export function el(tag, { text, on = {}, data = {}, ...attributes } = {}, ...children) {
+  const made = plain(tag, attributes, ...children);
+  if (text !== undefined) made.textContent = text;
+  for (const [name, listener] of Object.entries(on)) made.addEventListener(name, listener);
+  Object.assign(made.dataset, data);
   return made;
 }
 
@@ -33,23 +30,11 @@ export function the(id) {
   return found;
 }
 
-// C0 and C1 controls, marks that turn the reading direction, and what takes no room: in a packet they are there to deceive.
-const HIDDEN = /[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u115f\u1160\u180e\u200b-\u200f\u2028-\u202e\u2060-\u2069\u3164\ufeff\ufff9-\ufffb]/g;
-
 /**
- * Text with everything that cannot be seen made visible; `keep` names characters that stay as they are.
- * @param {unknown} text
- * @param {string} [keep]
+ * Lines of text in which nothing is hidden but the ends of lines and tabs.
+ * @param {string} text
  */
-export function visible(text, keep = "") {
-  return String(text ?? "").replace(HIDDEN, (mark) => {
-    if (keep.includes(mark)) return mark;
-    const code = mark.charCodeAt(0);
-    if (code < 0x20) return String.fromCharCode(0x2400 + code); // ␀ to ␟
-    if (code === 0x7f) return "\u2421";
-    return `\\u${code.toString(16).padStart(4, "0")}`;
-  });
-}
+export const lines = (text) => text.split(/(\r?\n|\t)/).map((each, i) => (i % 2 ? each.replace("\r", "") : visible(each))).join("");
 
 /**
  * Calls `work` once no call has come for `ms`; `.now()` does it at once, `.cancel()` never.
@@ -132,7 +117,8 @@ export async function copy(text) {
  */
 export function save(name, pieces, type) {
   const address = URL.createObjectURL(new Blob(pieces, { type }));
-  const link = el("a", { href: address, download: name });
+  const link = /** @type {HTMLAnchorElement} */ (el("a", { download: name }));
+  link.href = address;
   link.click();
   setTimeout(() => URL.revokeObjectURL(address), 10_000);
 }

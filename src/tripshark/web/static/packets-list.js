@@ -18,7 +18,7 @@ const MARGIN = 8; // rows drawn beyond either edge
 const REST_MS = 140;
 /** How wide a column may grow, in characters; the last one takes what is left. */
 const WIDTHS = /** @type {Record<string, [number, number]>} */ ({
-  "no.": [4, 9], time: [9, 16], source: [11, 30], destination: [11, 30], protocol: [6, 12], length: [6, 7],
+  "no.": [4, 9], time: [9, 16], source: [11, 30], destination: [11, 30], protocol: [6, 16], length: [6, 7],
 });
 
 /** Class of a cell by the name of its column. @param {string} name */
@@ -26,7 +26,7 @@ const kindOf = (name) => `c-${name.toLowerCase().replace(/[^a-z]/g, "") || "othe
 
 export class PacketList {
   /** @type {Map<number, Frame[]>} */ #pages = new Map();
-  /** @type {Map<number, {stop: AbortController, answer: Promise<Frame[]>}>} */ #asked = new Map();
+  /** @type {Map<number, {stop: AbortController, answer: Promise<Frame[]>, passing: boolean}>} */ #asked = new Map();
   /** @type {Map<number, HTMLElement>} */ #rows = new Map();
   /** @type {string[]} */ #columns = [];
   #wide = /** @type {number[]} */ ([]);
@@ -84,6 +84,16 @@ export class PacketList {
     return this.#selected;
   }
 
+  /** Whether `count` is all there is; else more may come. */
+  get isKnown() {
+    return this.#known;
+  }
+
+  /** Which column has the time. */
+  get timeColumn() {
+    return Math.max(0, this.#columns.indexOf("Time"));
+  }
+
   /** The frame that is selected, where it is known. */
   get frame() {
     return this.#selected.index === null ? undefined : this.at(this.#selected.index);
@@ -110,13 +120,17 @@ export class PacketList {
   /**
    * The rows of one page, asked for unless they are here. Throws what `fetch` throws.
    * @param {number} page
+   * @param {{passing?: boolean}} [how] whether they are of no use once they are out of sight
    * @returns {Promise<Frame[]>}
    */
-  load(page) {
+  load(page, { passing = false } = {}) {
     const here = this.#pages.get(page);
     if (here !== undefined) return Promise.resolve(here);
     const under = this.#asked.get(page);
-    if (under !== undefined) return under.answer;
+    if (under !== undefined) {
+      under.passing &&= passing;
+      return under.answer;
+    }
     const stop = new AbortController();
     const generation = this.#frozen;
     const answer = this.world.fetch(page * PAGE, PAGE, stop.signal).then((got) => {
@@ -128,7 +142,7 @@ export class PacketList {
       if (this.#asked.get(page)?.stop === stop) this.#asked.delete(page);
     };
     answer.then(done, done);
-    this.#asked.set(page, { stop, answer });
+    this.#asked.set(page, { stop, answer, passing });
     return answer;
   }
 
@@ -322,17 +336,18 @@ export class PacketList {
     row.classList.toggle("alert", frame?.alert ?? false);
     const [marks, ...cells] = /** @type {HTMLElement[]} */ ([...row.children]);
     if (frame === undefined) {
-      row.style.removeProperty("--ground");
-      row.style.removeProperty("--ink");
+      delete row.dataset.number;
+      row.style.removeProperty("--row-ground");
+      row.style.removeProperty("--row-ink");
       for (const cell of [marks, ...cells]) cell.textContent = "";
       if (cells[0]) cells[0].textContent = "…";
       return;
     }
     row.dataset.number = String(frame.number);
     const { ground, ink } = rowColours(frame.background, frame.foreground, this.night.matches);
-    if (ground) row.style.setProperty("--ground", ground);
-    else row.style.removeProperty("--ground");
-    row.style.setProperty("--ink", ink);
+    if (ground) row.style.setProperty("--row-ground", ground);
+    else row.style.removeProperty("--row-ground");
+    row.style.setProperty("--row-ink", ink);
     const [sign, said] = frame.alert ? ["▲", "Alert"] : noted ? ["✎", "Note"] : frame.comments.length ? ["•", "Comment"] : frame.marked ? ["◆", "Marked"] : ["", ""];
     marks.replaceChildren(...(sign ? [el("span", { "aria-hidden": "true", text: sign }), el("span", { class: "unseen", text: said })] : []));
     marks.title = frame.alert ? "An alert" : noted ? "Has a note" : frame.comments.map((each) => visible(each)).join("\n");
@@ -355,14 +370,14 @@ export class PacketList {
   #wantVisible() {
     const first = Math.floor(this.#top / this.#rowHeight / PAGE);
     const last = Math.floor(Math.min(this.#count - 1, (this.#top + this.#view) / this.#rowHeight) / PAGE);
-    for (const [page, { stop }] of this.#asked) {
-      if (page !== 0 && (page < first - 1 || page > last + 1)) {
+    for (const [page, { stop, passing }] of this.#asked) {
+      if (passing && (page < first - 1 || page > last + 1)) {
         stop.abort();
         this.#asked.delete(page);
       }
     }
     for (let page = first; page <= last; page++) {
-      this.load(page).catch((error) => isStale(error) || this.world.onProblem(error));
+      this.load(page, { passing: true }).catch((error) => isStale(error) || this.world.onProblem(error));
     }
   }
 
@@ -374,7 +389,7 @@ export class PacketList {
   #prefetch(first, last) {
     const next = this.#direction < 0 ? Math.floor(first / PAGE) - 1 : Math.floor(last / PAGE) + 1;
     const close = this.#direction < 0 ? first % PAGE < PAGE / 2 : last % PAGE > PAGE / 2;
-    if (close && next >= 0 && next * PAGE < this.#count && !this.#pages.has(next)) this.load(next).catch(() => undefined);
+    if (close && next >= 0 && next * PAGE < this.#count && !this.#pages.has(next)) this.load(next, { passing: true }).catch(() => undefined);
   }
 
   // ------------------------------------------------------------------------------------------ selecting

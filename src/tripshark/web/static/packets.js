@@ -1,0 +1,560 @@
+// The packet view: joins the list, the tree, the bytes, the filter, the timeline and the notes, and keeps the address
+// of the page true: `?file=…&filter=…#p=124` is what one sees, whoever opens it.
+
+import { shortcut, help } from "./keys.js";
+import { Api, isStale, Problem } from "./packets-api.js";
+import { Bytes } from "./packets-bytes.js";
+import { copy, debounced, el, memory, say, the, visible } from "./packets-dom.js";
+import { combined, FilterBox, timeIn, withTime } from "./packets-filter.js";
+import { Follow } from "./packets-follow.js";
+import { PacketList } from "./packets-list.js";
+import { Notes } from "./packets-notes.js";
+import { splitters } from "./packets-panes.js";
+import { label, Timeline } from "./packets-time.js";
+import { Tree } from "./packets-tree.js";
+import { Trouble } from "./packets-trouble.js";
+
+/** @typedef {import("./packets-api.js").Packet} Packet */
+/** @typedef {import("./packets-api.js").Frame} Frame */
+
+const ALERTS = "systemd_journal";
+const MOST_ALERTS = 500; // marked on the timeline and walked with [ and ]
+const BINS = 300;
+
+const view = the("packets");
+const api = new Api(view.dataset.incident, view.dataset.file);
+const alertNs = Number(view.dataset.alertNs) || 0;
+const trouble = new Trouble(the("trouble"));
+
+/** What is seen. */
+const now = {
+  filter: "",
+  anchor: 0, // the packet that the reader chose; a filter may hide it for a while
+  filtering: false,
+  total: 0,
+  /** @type {number | null} */ matched: null,
+  /** @type {Packet | null} */ packet: null,
+  /** @type {{number: number, second: number}[]} */ alerts: [],
+  startNs: 0,
+  times: memory.get("times", "first"), // "first", "alert" or "utc"
+};
+
+/**
+ * Wraps what can fail: told to `trouble` under this name, and tried again from there.
+ * @param {string} name
+ * @param {() => Promise<unknown>} work
+ */
+function attempt(name, work) {
+  return work().then(
+    () => trouble.fine(name),
+    (error) => isStale(error) || trouble.report(name, error, () => attempt(name, work)),
+  );
+}
+
+// ------------------------------------------------------------------------------------------------ the parts
+
+const list = new PacketList(the("list"), {
+  fetch: (skip, limit, signal) => api.packets({ filter: now.filter, skip, limit }, signal),
+  onPage: (page) => {
+    now.total = page.total;
+    now.matched = page.matched;
+    count();
+    notice(page.window);
+  },
+  onSelect: (number, frame) => {
+    if (!now.filtering) now.anchor = number;
+    place(number);
+    notes.show(number);
+    timeline.mark({ selected: secondOf(frame) });
+    detail(number);
+  },
+  onProblem: (error) => trouble.report("list", error, () => list.draw()),
+  onFine: () => trouble.fine("list"),
+  timeText: (text) => timeText(text),
+  hasNote: (number) => notes.has(number),
+});
+
+const tree = new Tree(the("tree"), {
+  onChoose: (node, byHand) => {
+    bytes.choose(spanOf(node), { scroll: byHand });
+    offer(node?.filter ?? "", node?.label ?? "");
+  },
+  onHover: (node) => bytes.hover(spanOf(node)),
+  onFilter: (filter, how) => void apply(combined(now.filter, filter, how)),
+});
+
+const bytes = new Bytes(the("sources"), the("bytes"), {
+  onByte: (source, at, chosen) => {
+    if (at < 0) return bytes.hover(null);
+    const found = tree.fieldAt(source, at);
+    bytes.hover(found ? spanOf(found.node) : null);
+    if (chosen) tree.chooseByte(source, at);
+  },
+});
+
+const filter = new FilterBox(
+  { form: the("filter-form"), input: the("filter"), list: the("choices"), message: the("filter-message"), clear: the("filter-clear") },
+  {
+    check: (text, signal) => api.check(text, signal),
+    complete: (prefix, signal) => api.complete(prefix, signal),
+    onApply: (text) => void apply(text),
+    onLeave: () => list.grid.focus(),
+    onProblem: (error) => trouble.report("filter", error, () => filter.check()),
+    onFine: () => trouble.fine("filter"),
+  },
+);
+
+const timeline = new Timeline(the("timeline"), the("timeline-canvas"), {
+  onSpan: (span) => void apply(withTime(now.filter, span)),
+  onTime: (second) => void nearest(second),
+});
+
+const notes = new Notes(the("notes"), {
+  fetch: () => api.notes(),
+  add: (frame, text) => api.addNote(frame, text),
+  remove: (id) => api.removeNote(id),
+  onChange: () => {
+    list.refresh();
+    the("note-count").textContent = notes.numbers.length ? String(notes.numbers.length) : "";
+  },
+  onProblem: (error) => trouble.report("notes", error, () => notes.load()),
+  onFine: () => trouble.fine("notes"),
+  onLeave: () => list.grid.focus(),
+});
+
+const follow = new Follow(the("follow"), {
+  fetch: (asked, signal) => api.follow(asked, signal),
+  onFilter: (text) => void apply(text),
+  onPacket: (number) => void go(number),
+  name: () => `${view.dataset.incident}-${api.file.replace(/[^a-z0-9.-]/gi, "-").replace(/\.pcapng$/, "")}-stream`,
+});
+
+splitters(view);
+
+// ------------------------------------------------------------------------------------------------- packets
+
+/** @type {AbortController | null} */
+let asking = null;
+
+const detail = debounced(40, (/** @type {number} */ number) => {
+  asking?.abort();
+  const stop = (asking = new AbortController());
+  void attempt("packet", async () => {
+    if (stop.signal.aborted) throw new DOMException("another packet by now", "AbortError");
+    try {
+      const packet = await api.packet(number, stop.signal);
+      if (!stop.signal.aborted) show(packet);
+    } catch (error) {
+      if (error instanceof Problem && error.kind === "refused") {
+        the("packet-title").textContent = `Packet ${number}: ${error.message}`;
+        return;
+      }
+      throw error;
+    }
+  });
+});
+
+/** @param {Packet} packet */
+function show(packet) {
+  now.packet = packet;
+  the("packet-title").textContent = `Packet ${packet.number}`;
+  bytes.show(packet.bytes, packet.sources);
+  tree.show(packet.tree);
+  the("follow-open").disabled = packet.follow.length === 0;
+  the("note-add").disabled = false;
+  chips();
+}
+
+/** @param {{source?: number, offset: number | null, length: number | null} | null | undefined} node */
+const spanOf = (node) => (node && node.offset !== null && node.length ? { source: node.source ?? 0, offset: node.offset, length: node.length } : null);
+
+/**
+ * Filters for the chosen field.
+ * @param {string} text
+ * @param {string} said
+ */
+function offer(text, said) {
+  the("field").hidden = text === "";
+  the("field-filter").textContent = visible(text);
+  the("field-filter").title = visible(said);
+}
+
+for (const button of document.querySelectorAll("#field [data-how]")) {
+  button.addEventListener("click", () => {
+    const text = tree.chosen?.filter;
+    if (text) void apply(combined(now.filter, text, /** @type {HTMLElement} */ (button).dataset.how ?? "only"));
+  });
+}
+the("field-copy").addEventListener("click", async () => {
+  if (tree.chosen) say((await copy(tree.chosen.filter)) ? "The filter is copied." : "This browser does not allow copying.");
+});
+
+/**
+ * To the packet of this number, or where the filter hides it, the next one that is listed.
+ * @param {number} number
+ */
+async function go(number) {
+  await attempt("go", async () => {
+    const found = await list.seek(number);
+    if (found === null) return say("No packet is listed.");
+    if (!found.exact) say(now.filter ? `The filter hides packet ${number}; the nearest is shown.` : `There is no packet ${number}; the nearest is shown.`);
+    await list.select(found.index, { middle: true });
+  });
+}
+
+/** @param {number} second to the first listed packet at or after it */
+async function nearest(second) {
+  await attempt("go", async () => {
+    let [low, high] = [0, Math.max(0, list.count - 1)];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      await list.load(Math.floor(middle / 100));
+      const frame = list.at(middle);
+      if (frame === undefined || secondOf(frame) >= second) high = middle;
+      else low = middle + 1;
+    }
+    await list.select(low, { middle: true });
+  });
+}
+
+/** @param {number} step -1 or 1 */
+async function alert(step) {
+  const here = list.selected.number;
+  const numbers = now.alerts.map((each) => each.number);
+  const to = step > 0 ? numbers.find((each) => each > here) : numbers.filter((each) => each < here).pop();
+  if (to === undefined) return say(numbers.length ? (step > 0 ? "That was the last alert." : "That was the first alert.") : "There is no alert in this file.");
+  await go(to);
+  list.grid.focus({ preventScroll: true });
+}
+
+// -------------------------------------------------------------------------------------------------- filter
+
+/**
+ * Show what this filter leaves; the packet that was selected stays, or the nearest one is.
+ * @param {string} text
+ * @param {{isNew?: boolean}} [how]
+ */
+async function apply(text, { isNew = true } = {}) {
+  const changed = text !== now.filter;
+  const number = now.anchor;
+  now.filtering = true;
+  now.filter = text;
+  filter.set(text);
+  chips();
+  timeline.mark({ span: timeIn(text) });
+  if (isNew && changed) {
+    place.cancel();
+    history.pushState(null, "", address(number));
+  }
+  the("list").setAttribute("aria-busy", "true");
+  await attempt("list", async () => {
+    try {
+      await list.reset();
+      the("empty").hidden = list.count > 0;
+      if (number && list.count) {
+        const found = await list.seek(number);
+        if (found) await list.select(found.index, { middle: true });
+      }
+    } catch (error) {
+      if (!(error instanceof Problem) || error.kind !== "refused" || !now.filter) throw error;
+      filter.refuse(error.message);
+    }
+  });
+  now.filtering = false;
+  the("list").removeAttribute("aria-busy");
+  void some();
+}
+
+/** @type {AbortController | null} */
+let counting = null;
+
+/** What the filter leaves of the timeline. */
+async function some() {
+  counting?.abort();
+  if (now.filter === "") return timeline.showSome(null);
+  const stop = (counting = new AbortController());
+  const asked = now.filter;
+  await attempt("timeline", async () => {
+    const left = await api.intervals(asked, stepMs, stop.signal).catch((error) => {
+      if (error instanceof Problem && error.kind === "refused") return null;
+      throw error;
+    });
+    if (!stop.signal.aborted) timeline.showSome(left);
+  });
+}
+
+let stepMs = 0;
+
+/** The whole timeline, in about as many steps as it has room for. */
+function all() {
+  return attempt("timeline", async () => {
+    let whole = await api.intervals("", stepMs || "");
+    const wanted = Math.max(1, Math.ceil((whole.packets.length * whole.step_ns) / 1e6 / BINS));
+    const has = whole.step_ns / 1e6;
+    if (wanted < has / 2 || wanted > has * 2) whole = await api.intervals("", wanted);
+    stepMs = Math.max(1, Math.round(whole.step_ns / 1e6));
+    now.startNs = whole.start_ns;
+    timeline.showAll(whole);
+    list.refresh();
+    const { frames } = await api.packets({ filter: ALERTS, skip: 0, limit: MOST_ALERTS });
+    now.alerts = frames.filter((each) => each.alert).map((each) => ({ number: each.number, second: secondOf(each) }));
+    timeline.mark({ alerts: now.alerts.map((each) => each.second) });
+    the("alert-count").textContent = now.alerts.length ? String(now.alerts.length) : "";
+  });
+}
+
+/** @type {Record<string, () => string>} */
+const CHIPS = {
+  alerts: () => ALERTS,
+  flow: () => now.packet?.follow.find((each) => /^(tcp|udp)\.stream/.test(each.filter))?.filter.replace(" eq ", " == ").replace(/ and .*/, "") ?? "",
+  egress: () => "frame.packet_flags_direction == 2",
+  dns: () => "dns",
+  tls: () => "tls || quic",
+  http: () => "http || http2",
+  notes: () => (notes.numbers.length ? `frame.comment || frame.number in {${notes.numbers.join(", ")}}` : "frame.comment"),
+};
+
+/** Which chips are on, and which can be. */
+function chips() {
+  for (const chip of /** @type {NodeListOf<HTMLButtonElement>} */ (document.querySelectorAll("#chips [data-chip]"))) {
+    const text = CHIPS[chip.dataset.chip ?? ""]?.() ?? "";
+    chip.disabled = text === "";
+    chip.setAttribute("aria-pressed", String(text !== "" && withTime(now.filter, null) === text));
+    chip.title = text;
+  }
+}
+the("chips").addEventListener("click", (/** @type {MouseEvent} */ event) => {
+  const chip = /** @type {HTMLElement} */ (event.target).closest("[data-chip]");
+  if (!(chip instanceof HTMLElement)) return;
+  const text = CHIPS[chip.dataset.chip ?? ""]();
+  if (event.shiftKey) return void apply(combined(now.filter, text, "and"));
+  void apply(chip.getAttribute("aria-pressed") === "true" ? "" : text);
+});
+
+// --------------------------------------------------------------------------------------------------- times
+
+/** Seconds since the first packet. @param {Frame} frame */
+function secondOf(frame) {
+  return Number(frame.columns[list.timeColumn]) || 0;
+}
+
+/** @param {string} text as Wireshark has it: seconds since the first packet */
+function timeText(text) {
+  const seconds = Number(text);
+  if (now.times === "first" || !now.startNs || !Number.isFinite(seconds)) return text;
+  if (now.times === "alert" && alertNs) {
+    const since = (now.startNs - alertNs) / 1e9 + seconds;
+    return `${since < 0 ? "−" : "+"}${Math.abs(since).toFixed(6)}`;
+  }
+  const at = new Date(now.startNs / 1e6 + seconds * 1e3);
+  const fraction = ((((now.startNs / 1e3) % 1e6) + seconds * 1e6) % 1e6).toFixed(0).padStart(6, "0").slice(-6);
+  return Number.isNaN(at.getTime()) ? text : `${at.toISOString().slice(11, 19)}.${fraction}`;
+}
+
+const times = the("times");
+times.value = now.times;
+if (!alertNs) times.querySelector('[value="alert"]').disabled = true;
+times.addEventListener("change", () => {
+  now.times = list.timeMode = times.value;
+  memory.set("times", now.times);
+  list.refresh();
+});
+
+// ---------------------------------------------------------------------------------------- what is not shown
+
+function count() {
+  const digits = (/** @type {number} */ n) => String(n).replace(/\B(?=(\d{3})+$)/g, "\u202f");
+  const shown = now.matched ?? (list.isKnown ? list.count : null);
+  the("count").textContent = now.filter
+    ? `${shown === null ? "some" : digits(shown)} of ${digits(now.total)} packets`
+    : `${digits(now.total)} packets`;
+}
+
+let noticed = "";
+
+/** A large file is seen through a window: said, and it can be moved. @param {import("./packets-api.js").Window | null} window */
+function notice(window) {
+  const key = JSON.stringify(window);
+  if (key === noticed) return;
+  noticed = key;
+  const strip = the("window");
+  strip.hidden = window === null;
+  if (window === null) return;
+  const length = window.last_ns - window.first_ns;
+  const from = alertNs ? ` From ${label((window.first_ns - alertNs) / 1e9)} to ${label((window.last_ns - alertNs) / 1e9)} of the alert.` : "";
+  const move = (/** @type {string} */ words, /** @type {Record<string, string>} */ around) =>
+    el("button", { type: "button", text: words, on: { click: () => void look(around) } });
+  strip.replaceChildren(el("span", { text: `${window.notice}${from}` }),
+    move("← Earlier", { around_ns: String(Math.round(window.first_ns - length / 2)) }),
+    move("Around the alert", {}),
+    move("Later →", { around_ns: String(Math.round(window.last_ns + length / 2)) }));
+}
+
+/** @param {Record<string, string>} around */
+async function look(around) {
+  api.around = around;
+  now.packet = null;
+  stepMs = 0;
+  await apply(withTime(now.filter, null));
+  await all();
+}
+
+// -------------------------------------------------------------------------------------------------- address
+
+/** @param {number} number */
+function address(number) {
+  const query = new URLSearchParams(location.search);
+  for (const [key, value] of [["filter", now.filter], ["around_ns", api.around.around_ns ?? ""]]) {
+    if (value) query.set(key, value);
+    else query.delete(key);
+  }
+  const text = query.toString();
+  return `${location.pathname}${text ? `?${text}` : ""}${number ? `#p=${number}` : ""}`;
+}
+
+/** The address follows the selection, without a step of its own to go back over. */
+const place = debounced(150, (/** @type {number} */ number) => history.replaceState(null, "", address(number)));
+
+function asked() {
+  const query = new URLSearchParams(location.search);
+  const around = query.get("around_ns");
+  return {
+    filter: query.get("filter") ?? "",
+    around: /** @type {Record<string, string>} */ (around && /^\d{1,19}$/.test(around) ? { around_ns: around } : {}),
+    number: Number(/[#&]p=(\d{1,10})/.exec(location.hash)?.[1] ?? 0),
+  };
+}
+
+addEventListener("popstate", () => {
+  const { filter: text, number } = asked();
+  if (text !== now.filter) void apply(text, { isNew: false }).then(() => number && number !== list.selected.number && go(number));
+  else if (number && number !== list.selected.number) void go(number);
+});
+
+the("copy-link").addEventListener("click", async () => {
+  const whole = location.origin + address(list.selected.number);
+  say((await copy(whole)) ? "The link is copied." : "This browser does not allow copying; the address of the page is the link.");
+});
+for (const button of document.querySelectorAll("[data-copy]")) {
+  button.addEventListener("click", async () => {
+    say((await copy(/** @type {HTMLElement} */ (button).dataset.copy ?? "")) ? "Copied." : "This browser does not allow copying.");
+  });
+}
+for (const line of document.querySelectorAll("[data-oneliner]")) {
+  const path = /** @type {HTMLElement} */ (line).dataset.oneliner ?? "";
+  line.textContent = `curl -fsS ${location.origin}${path} | wireshark -k -i -`;
+  /** @type {HTMLElement} */ (line.parentElement?.querySelector("[data-copy]")).dataset.copy = line.textContent;
+}
+
+the("file").addEventListener("change", (/** @type {Event} */ event) => {
+  const query = new URLSearchParams({ file: /** @type {HTMLSelectElement} */ (event.target).value });
+  if (now.filter) query.set("filter", withTime(now.filter, null));
+  location.assign(`${location.pathname}?${query}`);
+});
+addEventListener("beforeunload", (event) => {
+  if (notes.isDirty) event.preventDefault();
+});
+
+// ------------------------------------------------------------------------------------------------------ keys
+
+const key = (/** @type {string} */ name) => () => list.grid.dispatchEvent(new KeyboardEvent("keydown", { key: name }));
+shortcut("j", "next packet (also ↓)", key("j"));
+shortcut("k", "packet before (also ↑)", key("k"));
+shortcut("PageDown", "a page on", key("PageDown"));
+shortcut("PageUp", "a page back", key("PageUp"));
+shortcut("Home", "first packet", key("Home"));
+shortcut("End", "last packet", key("End"));
+shortcut("Enter", "into the packet's fields", () => inside());
+shortcut("g", "go to a packet by its number", () => the("go").showModal());
+shortcut("/", "filter", () => filter.focus());
+shortcut("f", "follow the stream", () => now.packet && follow.open(now.packet.follow));
+shortcut("[", "alert before", () => alert(-1));
+shortcut("]", "next alert", () => alert(1));
+shortcut("n", "write a note", () => write());
+shortcut("x", "clear the filter", () => apply(""));
+
+list.grid.addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || event.ctrlKey || event.metaKey || event.altKey) return;
+  event.preventDefault();
+  inside();
+});
+list.grid.addEventListener("dblclick", () => inside());
+for (const pane of [the("tree"), the("bytes")]) {
+  pane.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
+    if (event.key !== "Escape") return;
+    event.preventDefault();
+    tab("list");
+    list.grid.focus();
+  });
+}
+
+function inside() {
+  tab("fields");
+  /** @type {HTMLElement | null} */ (the("tree").querySelector('[tabindex="0"]'))?.focus();
+}
+
+function write() {
+  if (!list.selected.number) return;
+  tab("fields");
+  notes.write();
+}
+
+/** On a small screen one pane is seen at a time. @param {string} name */
+function tab(name) {
+  view.dataset.pane = name;
+  for (const each of document.querySelectorAll("#panes [data-pane]")) {
+    each.setAttribute("aria-pressed", String(/** @type {HTMLElement} */ (each).dataset.pane === name));
+  }
+  if (name === "list") list.draw();
+}
+the("panes").addEventListener("click", (/** @type {Event} */ event) => {
+  const button = /** @type {HTMLElement} */ (event.target).closest("[data-pane]");
+  if (button instanceof HTMLElement) tab(button.dataset.pane ?? "list");
+});
+
+the("follow-open").addEventListener("click", () => now.packet && follow.open(now.packet.follow));
+the("note-add").addEventListener("click", () => write());
+the("help-open").addEventListener("click", () => help());
+the("alert-before").addEventListener("click", () => alert(-1));
+the("alert-next").addEventListener("click", () => alert(1));
+the("go-open").addEventListener("click", () => the("go").showModal());
+the("go").addEventListener("close", () => {
+  const number = Number(the("go-number").value);
+  if (the("go").returnValue === "go" && number > 0) void go(number).then(() => list.grid.focus());
+  the("go").returnValue = "";
+});
+the("empty-clear").addEventListener("click", () => void apply(""));
+
+// ----------------------------------------------------------------------------------------------------- start
+
+async function start() {
+  const { filter: text, number, around } = asked();
+  api.around = around;
+  list.timeMode = now.times;
+  now.filter = text;
+  filter.set(text);
+  chips();
+  timeline.mark({ span: timeIn(text) });
+  list.grid.focus({ preventScroll: true });
+  void notes.load();
+  await attempt("list", async () => {
+    try {
+      await list.reset();
+    } catch (error) {
+      if (!(error instanceof Problem) || error.kind !== "refused" || !text) throw error;
+      filter.refuse(error.message);
+      return;
+    }
+    the("empty").hidden = list.count > 0;
+    if (number) {
+      const found = await list.seek(number);
+      if (found) await list.select(found.index, { middle: true });
+    } else if (list.count) await list.select(0);
+  });
+  view.dataset.ready = "";
+  await all();
+  void some();
+  notes.later();
+}
+
+void start();
