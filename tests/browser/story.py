@@ -23,7 +23,7 @@ RULES = """
 - rule: Command and control, miners
   description: Beacons come back; the pod is more telling than one of its connections.
   match: {rules: ["Outbound Connection to C2 Servers"]}
-  capture: {scope: pod, before: 30s, after: 300ms}
+  capture: {scope: pod, before: 30s, after: 2s}
 - rule: Shells
   match: {rules: ["Terminal shell in container"]}
   capture: {before: 20s, after: 300ms}
@@ -61,7 +61,8 @@ def control():
     l = socket.create_server((HERE, 4444))
     while True:
         c, _ = l.accept()
-        while c.recv(400): c.sendall(b"SLEEP 100\\n")
+        while got := c.recv(1 << 17):
+            if len(got) < 400: c.sendall(b"SLEEP 100\\n")
 web = ThreadingHTTPServer((HERE, 80), Answers)
 for each in (names, secret, control, web.serve_forever):
     threading.Thread(target=each, daemon=True).start()

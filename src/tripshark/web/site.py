@@ -105,7 +105,7 @@ def page(
         node=parts.node,
         now_ns=parts.clock.now_ns(),
         csrf=state.get("csrf", ""),
-        who=getattr(caller, "name", ""),
+        caller_name=getattr(caller, "name", ""),
         can_sign_out=bool(state.get("session")),
         **values,
     )

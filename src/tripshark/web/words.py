@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from markupsafe import Markup, escape
+
 from tripshark.model.evidence import rfc3339
 from tripshark.model.incident import EVERY, Incident, State
+from tripshark.model.text import visible
 
 
 def ago(then_ns: int, now_ns: int) -> str:
@@ -95,6 +98,13 @@ _SEVERITY: Final = {
     "warning": "medium",
     "notice": "low",
 }
+
+
+def lines(text: str) -> Markup:
+    """Text of several lines; within each, what cannot be seen is spelled out."""
+    return Markup("\n").join(escape(visible(each)) for each in text.split("\n"))
+
+
 FILTERS: Final[Mapping[str, Callable[..., str]]] = {
     "ago": ago,
     "span": span,
@@ -108,4 +118,5 @@ FILTERS: Final[Mapping[str, Callable[..., str]]] = {
     "severity": severity,
     "word": word,
     "others": others,
+    "lines": lines,
 }

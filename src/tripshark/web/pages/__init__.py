@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from tripshark.web.pages import incidents
+from tripshark.web.pages import incident, incidents
 from tripshark.web.route import Route
 
-ROUTES: tuple[Route, ...] = (*incidents.ROUTES,)
+ROUTES: tuple[Route, ...] = (
+    *incidents.ROUTES,
+    *incident.ROUTES,
+)

@@ -35,8 +35,8 @@ export function help() {
 
 // j and k walk through the rows of a list, Enter opens the chosen one's first link.
 export function walk(rows) {
-  const visible = () => all(rows).filter((row) => row.offsetParent !== null);
-  const chosen = () => one(rows + ".chosen");
+  const visible = () => all(rows).filter((row) => row.offsetParent !== null && one("a", row));
+  const chosen = () => all(rows).find((row) => row.classList.contains("chosen"));
   function go(step) {
     const them = visible();
     if (!them.length) return;
@@ -51,5 +51,5 @@ export function walk(rows) {
   }
   shortcut("j", "next row", () => go(1));
   shortcut("k", "previous row", () => go(-1));
-  shortcut("Enter", "open the chosen row", () => one("a", chosen() ?? document.createElement("p"))?.click());
+  shortcut("Enter", "open the chosen row", () => chosen() && one("a", chosen()).click());
 }

@@ -1,0 +1,104 @@
+// The page of one incident: brushing time narrows its tables and links; what goes on is followed.
+
+import { all, el, given, one, replace } from "./dom.js";
+import { shortcut, walk } from "./keys.js";
+import { follow } from "./live.js";
+import { found, lost } from "./lost.js";
+import { number, size } from "./words.js";
+
+const page = one(".incident");
+const data = given("timeline-data");
+
+// ---- time: a stretch chosen in the picture, or typed
+
+// exact, as text: nanoseconds are more than JavaScript's numbers hold
+function epoch(seconds) {
+  const ns = BigInt(data.t0_ns) + BigInt(Math.round(seconds * 1e6)) * 1000n;
+  return `${ns / 1000000000n}.${String(ns % 1000000000n).padStart(9, "0")}`;
+}
+
+function narrow(from, to) {
+  const chosen = from !== null;
+  const time = chosen ? `frame.time_epoch >= ${epoch(from)} && frame.time_epoch <= ${epoch(to)}` : "";
+  for (const link of all("a[data-filter]")) {
+    const own = link.dataset.filter;
+    const address = new URL(link.href);
+    const filter = own && time ? `(${own}) && ${time}` : own || time;
+    if (filter) address.searchParams.set("filter", filter);
+    else address.searchParams.delete("filter");
+    link.href = address.pathname + address.search.replaceAll("+", "%20") + address.hash;
+  }
+  for (const row of all("tr[data-from]")) {
+    row.hidden = chosen && (Number(row.dataset.to) < from || Number(row.dataset.from) > to);
+  }
+  for (const card of all(".card")) {
+    card.classList.toggle("emptied", chosen && !all("tbody tr", card).some((row) => !row.hidden));
+  }
+}
+
+async function picture() {
+  const box = one("#timeline");
+  const { draw } = await import("./timeline.js");
+  const line = one("#brush");
+  const from = el("input", { type: "number", step: "any", "aria-label": "from, seconds around the event" });
+  const to = el("input", { type: "number", step: "any", "aria-label": "to, seconds around the event" });
+  const clear = el("button", { type: "button", class: "quiet" }, "Clear");
+  const open = el("a", { class: "button", href: one(".actions .first").getAttribute("href"), "data-filter": "" }, "Packets in this stretch");
+  replace(line, "Only ", from, " to ", to, " s around the event ", clear, " ", open);
+  line.hidden = false;
+  clear.hidden = open.hidden = true;
+
+  function chosen(a, b) {
+    const some = a !== null;
+    if (some) { from.value = Number(a.toFixed(6)); to.value = Number(b.toFixed(6)); } else { from.value = to.value = ""; }
+    clear.hidden = open.hidden = !some;
+    narrow(a, b);
+  }
+  const plot = draw(box, data, { legend: one("#legend"), chosen });
+  const [least, most] = plot.range;
+  from.placeholder = least.toFixed(2);
+  to.placeholder = most.toFixed(2);
+  line.addEventListener("change", () => {
+    const a = from.value === "" ? least : Number(from.value);
+    const b = to.value === "" ? most : Number(to.value);
+    if (from.value === "" && to.value === "") { plot.choose(null, null); return chosen(null, null); }
+    const [low, high] = a <= b ? [a, b] : [b, a];
+    plot.choose(low, high);
+    chosen(low, high);
+  });
+  clear.addEventListener("click", () => { plot.choose(null, null); chosen(null, null); from.focus(); });
+}
+if (data) picture();
+
+// ---- what goes on: figures while a capture runs, the whole page when its state has changed
+
+const seen = (it) => `${it.state} ${it.manifest_sha256} ${[...it.summary].length}`;
+follow(page.dataset.stream, {
+  incident(it) {
+    if (seen(it) !== page.dataset.seen) return location.reload();
+    replace(one("#packets"), number(it.packets));
+    replace(one("#bytes"), size(it.bytes));
+  },
+  problem: ({ message }) => (message ? lost("catalogue", "What goes on cannot be read: " + message) : found("catalogue")),
+});
+
+// ---- commands: this server's address, and a button that copies
+
+for (const each of all("[data-origin]")) replace(each, location.origin);
+for (const each of all("pre[data-copy]")) {
+  const button = el("button", { type: "button", class: "quiet copy" }, "Copy");
+  button.addEventListener("click", async () => {
+    try {
+      await navigator.clipboard.writeText(each.textContent);
+      replace(button, "Copied");
+    } catch {
+      getSelection().selectAllChildren(each);
+      replace(button, "Selected");
+    }
+    setTimeout(() => replace(button, "Copy"), 1500);
+  });
+  each.before(button);
+}
+
+walk(".findings tbody tr:not([hidden]), .card tbody tr:not([hidden])");
+shortcut("p", "open packets", () => one(".actions .first")?.click());
