@@ -14,6 +14,7 @@ COMMANDS = (
         for each in ("run", "demo", "recorder", "node", "capture", "targets", "incidents")
     ),
     *(f"{each}" for each in ("show", "export", "live", "verify", "analyse", "doctor", "settings")),
+    "share",
     *("rules check", "rules print", "rules test"),
 )
 NO_DATA = {"demo", "rules check", "rules print"}  # which read none

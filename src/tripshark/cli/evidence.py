@@ -26,12 +26,16 @@ from tripshark.cli.common import (
 )
 from tripshark.errors import BadInput, NotFound, Permanent, Transient, TripsharkError
 from tripshark.formats import pcap, pcapng
+from tripshark.formats.copying import read_key_log
 from tripshark.model.incident import Incident, State
+from tripshark.model.note import Note
 from tripshark.ports import AlertRow
 from tripshark.programs.accounts import current
+from tripshark.programs.handing_on import capture_file, with_notes
 from tripshark.programs.reading import reading
 from tripshark.programs.timeline import timeline
 from tripshark.settings import Settings
+from tripshark.store.notes import SqlNotes
 from tripshark.store.verify import verify as recompute
 
 FORMATS = ("pcapng", "pcap", "zip", "timeline")
@@ -55,6 +59,20 @@ def export(
             show_default=False,
         ),
     ] = "",
+    notes: Annotated[
+        bool,
+        typer.Option(
+            "--notes/--without-notes", help="Analysts' notes as packet comments (pcapng)."
+        ),
+    ] = True,
+    tls_keys: Annotated[
+        Path | None,
+        typer.Option(
+            "--tls-keys",
+            help="A TLS key log (SSLKEYLOGFILE) to put into the copy, for Wireshark to decrypt with.",
+            show_default=False,
+        ),
+    ] = None,
     config: Config = None,
     data: Data = None,
     as_json: AsJson = False,
@@ -66,7 +84,10 @@ def export(
     if format not in FORMATS:
         raise BadInput(f"unknown format {format!r}", hint=f"one of {', '.join(FORMATS)}")
     settings = settings_of(config, data)
-    found, content = asyncio.run(_export(settings, incident, format, file))
+    keys = _key_log(tls_keys, format)
+    found, content = asyncio.run(
+        _export(settings, incident, format, file, with_notes_=notes, keys=keys)
+    )
     path = output or Path(f"{found.id}.{EXTENSIONS[format]}")
     if str(path) == "-":
         sys.stdout.buffer.write(content)
@@ -84,7 +105,21 @@ def export(
         out.print(f"{printable(path)}: {len(content)} bytes")
 
 
-async def _export(settings: Settings, id: str, format: str, file: str) -> tuple[Incident, bytes]:
+def _key_log(path: Path | None, format: str) -> bytes:
+    """Raises `BadInput`."""
+    if path is None:
+        return b""
+    if format != "pcapng":
+        raise BadInput("keys go into pcapng files only", where="--tls-keys")
+    try:
+        return read_key_log(path.read_bytes())
+    except OSError as problem:
+        raise BadInput(f"cannot be read: {problem.strerror}", where=str(path)) from problem
+
+
+async def _export(
+    settings: Settings, id: str, format: str, file: str, *, with_notes_: bool, keys: bytes
+) -> tuple[Incident, bytes]:
     async with reading(settings) as store:
         found = await store.find(id)
         if found.state is State.REMOVED:
@@ -97,8 +132,15 @@ async def _export(settings: Settings, id: str, format: str, file: str) -> tuple[
             )
         folder = Path(store.vault.folder(found.id))
         rows = await store.catalogue.alerts(found.id)
+        notes = await SqlNotes(store.catalogue).of(found.id) if with_notes_ else ()
+        if notes and format == "pcapng":
+            err.print(
+                f"[dim]with {len(notes)} notes as comments; --without-notes leaves them out[/]"
+            )
         try:
-            content = await asyncio.to_thread(_content, found, rows, folder, format, file)
+            content = await asyncio.to_thread(
+                _content, found, rows, folder, format, file, notes, keys
+            )
         except OSError as problem:
             raise Permanent(
                 f"the evidence cannot be read: {problem.strerror}",
@@ -115,7 +157,13 @@ async def _export(settings: Settings, id: str, format: str, file: str) -> tuple[
 
 
 def _content(
-    found: Incident, rows: Sequence[AlertRow], folder: Path, format: str, file: str
+    found: Incident,
+    rows: Sequence[AlertRow],
+    folder: Path,
+    format: str,
+    file: str,
+    notes: Sequence[Note],
+    keys: bytes,
 ) -> bytes:
     """The bytes to be handed on. Raises `OSError`, `NotFound`."""
     match format:
@@ -125,23 +173,17 @@ def _content(
             return timeline(found, rows, folder)
         case _:
             path = _packets(folder, file)
-            return path.read_bytes() if format == "pcapng" else _classic(path)
+            if format == "pcap":
+                return _classic(path)
+            return with_notes(path.read_bytes(), path.name, notes, keys)
 
 
 def _packets(folder: Path, name: str) -> Path:
     """The file that was asked for; the one of Ethernet, or the only one, where none was."""
-    there = [each.name for each in sorted(folder.glob("evidence*.pcapng"))]
-    if not there:
-        raise NotFound("there are no packets", where=str(folder), hint="--format timeline or zip")
-    if name and name not in there:
-        raise NotFound(
-            f"there is no {name!r}", where=str(folder), hint=f"one of {', '.join(there)}"
-        )
-    chosen = name or ("evidence.pcapng" if "evidence.pcapng" in there else there[0])
-    others = [each for each in there if each != chosen]
+    chosen, others = capture_file(folder, name)
     if others and not name:
         err.print(f"[yellow]there is more: --file {printable(', '.join(others))}[/]")
-    return folder / chosen
+    return chosen
 
 
 def _classic(path: Path) -> bytes:

@@ -1,0 +1,56 @@
+"""What is handed on of sealed evidence: with notes and keys for analysts, without secrets and names for others."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from tripshark.errors import NotFound, TooLarge
+from tripshark.formats import copying
+from tripshark.formats.sharing.derived import Shared, Wish, shared
+from tripshark.model.note import Note
+
+MOST_BYTES = 512 << 20  # of a file that is derived in memory
+
+
+def capture_file(folder: Path, name: str) -> tuple[Path, tuple[str, ...]]:
+    """The capture asked for, or the one of Ethernet, or the only one; and the others' names. Raises `NotFound`."""
+    there = [each.name for each in sorted(folder.glob("evidence*.pcapng"))]
+    if not there:
+        raise NotFound("there are no packets", where=str(folder), hint="--format timeline or zip")
+    if name and name not in there:
+        raise NotFound(
+            f"there is no {name!r}", where=str(folder), hint=f"one of {', '.join(there)}"
+        )
+    chosen = name or ("evidence.pcapng" if "evidence.pcapng" in there else there[0])
+    return folder / chosen, tuple(each for each in there if each != chosen)
+
+
+def with_notes(content: bytes, name: str, notes: Sequence[Note], key_log: bytes = b"") -> bytes:
+    """The capture called `name` with its notes as comments and keys in front; without either the very same bytes.
+
+    Raises `BadInput` for a key log that is none, and for a note at a packet that the file does not have.
+    """
+    of_it: dict[int, list[str]] = defaultdict(list)
+    for note in notes:
+        if note.file == name:
+            of_it[note.frame].append(f"{note.text}\n({note.by})")
+    if of_it:
+        digest = hashlib.sha256(content).hexdigest()
+        content = copying.annotated(
+            content, of_it, [f"A copy with notes; without them it is {name}, SHA-256 {digest}"]
+        )
+    return copying.with_tls_keys(content, key_log) if key_log else content
+
+
+def to_share(content: bytes, name: str, wish: Wish) -> Shared:
+    """Derive a file that can be handed on. Raises `TooLarge`, `BadInput`."""
+    if len(content) > MOST_BYTES:
+        raise TooLarge(
+            f"{name} has {len(content)} bytes; up to {MOST_BYTES} can be derived from",
+            hint="cut a window out of it first: editcap -A TIME -B TIME FILE NEW",
+        )
+    digest = hashlib.sha256(content).hexdigest()
+    return shared(content, wish, origin=name, sha256=digest)
