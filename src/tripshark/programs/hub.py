@@ -49,6 +49,7 @@ from tripshark.settings import Settings, load
 from tripshark.store.catalogue import SqlCatalogue
 from tripshark.store.fleet import FleetParts
 from tripshark.store.harvest import Harvest
+from tripshark.store.indexing import FleetIndexing
 from tripshark.store.merged import MergedFiles
 from tripshark.store.notes import SqlNotes
 from tripshark.store.objects import Objects
@@ -164,8 +165,20 @@ class Hub:
             (data / "scratch").mkdir(exist_ok=True)
             asks = self._asks()
             fleet, remote = FleetParts(catalogue), Remote(self._objects, cache)
+            indexing = FleetIndexing(
+                objects=self._objects,
+                fleet=fleet,
+                catalogue=catalogue,
+                clock=self.clock,
+                tell=_log,
+            )
             harvest = Harvest(
-                self._objects, fleet, clock=self.clock, every=settings.hub.every, tell=_log
+                self._objects,
+                fleet,
+                clock=self.clock,
+                every=settings.hub.every,
+                indexing=indexing,
+                tell=_log,
             )
             heartbeats = Heartbeats()
             deed = _custody(catalogue, fleet, self.clock, loop)
@@ -182,6 +195,7 @@ class Hub:
                 checks={"catalogue": _catalogue_check(catalogue)},
                 custody=lambda id, name, who: deed(id, "viewed", who, {"file": name}),
                 deed=deed,
+                index=indexing.index,
                 notes=SqlNotes(catalogue),
                 to_pcap=to_pcap,
                 scratch=data / "scratch",

@@ -53,6 +53,7 @@ from tripshark.programs.reach import keep_reach
 from tripshark.programs.reload import RulesInForce
 from tripshark.programs.retaining import retain
 from tripshark.programs.signing_in import desk_of
+from tripshark.programs.watchlist import Watchlist
 from tripshark.recorder.client import RecorderClient
 from tripshark.respond.budget import Budget
 from tripshark.respond.intake import Intake, Recent
@@ -64,6 +65,7 @@ from tripshark.respond.world import World
 from tripshark.scout.client import ScoutClient
 from tripshark.settings import Settings, load
 from tripshark.store.catalogue import SqlCatalogue
+from tripshark.store.indexing import Indexing
 from tripshark.store.journal import FileJournal
 from tripshark.store.notes import SqlNotes
 from tripshark.store.vault import FolderVault
@@ -271,6 +273,19 @@ class Node:
             if cluster is not None:
                 cluster.told(incident)
 
+        indexing = Indexing(
+            vault=vault,
+            catalogue=catalogue,
+            clock=clock,
+            tell=lambda event, details: log.warning(event, **details),
+        )
+        watchlist = Watchlist(settings.indicators)
+
+        def analysed() -> None:
+            indexing.wake()
+            if outbox is not None:
+                outbox.wake()
+
         runner = Runner(
             World(
                 journal=journal,
@@ -285,6 +300,8 @@ class Node:
                 addresses=book,
                 fleet=cluster.captures if cluster else None,
                 told=told,
+                watchlist=watchlist,
+                analysed=analysed,
             ),
             self._pipeline,
             Budget(parts.bounds(settings)),
@@ -340,6 +357,7 @@ class Node:
             sources=lambda: [source.followed for source in self.sources],
             custody=lambda id, name, who: vault.custody(id, "viewed", who, {"file": name}),
             deed=vault.custody,
+            index=indexing.index,
             notes=SqlNotes(catalogue),
             to_pcap=to_pcap,
             scratch=data / "scratch",
@@ -354,7 +372,7 @@ class Node:
             views=views,
         )
         (data / "scratch").mkdir(exist_ok=True)
-        background = [self.rules.watch(), self._keep_alive(targets)]
+        background = [self.rules.watch(), self._keep_alive(targets), indexing.run()]
         if scout is not None:
             background.append(follow_pods(scout, targets))
         if cluster is not None:

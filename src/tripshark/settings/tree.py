@@ -470,6 +470,10 @@ class Settings(Group):
     rules: tuple[Path, ...] | None = Field(
         default=None, description="Rule files, or folders of them; default: the shipped rules."
     )
+    indicators: tuple[Path, ...] = Field(
+        default=(),
+        description="Lists of indicators (plain text, STIX 2.1, MISP), or folders of them; read again when they change.",
+    )
     user: str = Field(
         default="tripshark", description="User of the responder when started as root."
     )

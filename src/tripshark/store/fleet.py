@@ -104,6 +104,22 @@ class FleetParts:
 
         await self._database.write(work)
 
+    async def analysed(self, place: Place, summary: str) -> None:
+        """What the findings beside a part say in one paragraph."""
+
+        def work(connection: Connection) -> None:
+            table = schema.parts
+            its = (table.c.incident == place.incident) & (table.c.node == place.node)
+            told = connection.scalar(select(table.c.told).where(its))
+            if told is None:
+                return
+            incident = replace(incident_in(json.loads(told)), summary=summary)
+            told = canonical(incident_out(incident)).decode()
+            connection.execute(update(table).where(its).values(told=told))
+            _join(connection, place.incident)
+
+        await self._database.write(work)
+
     async def deed(
         self,
         incident: IncidentId,

@@ -24,6 +24,7 @@ from tripshark.ports import AlertRow, Clock
 from tripshark.store import signature
 from tripshark.store.fleet import FleetParts
 from tripshark.store.folder import MANIFEST
+from tripshark.store.indexing import FINDINGS, FleetIndexing
 from tripshark.store.objects import Objects
 
 MAX_ALERTS = 1000  # of one part
@@ -56,6 +57,7 @@ class Harvest:
         *,
         clock: Clock,
         every: float = 5.0,
+        indexing: FleetIndexing | None = None,
         tell: Callable[[str, Mapping[str, object]], None] = lambda event, details: None,
     ) -> None:
         """`every` is how often `look` will be called: how often an older day is listed follows from it."""
@@ -63,6 +65,7 @@ class Harvest:
         self._fleet = fleet
         self._clock = clock
         self._every = every
+        self._indexing = indexing
         self._tell = tell
         self._known: dict[str, dict[Place, str]] | None = None  # by day
         self._refused: dict[Place, int] = {}  # manifest that is none → its size
@@ -132,6 +135,7 @@ class Harvest:
         prefix = f"{ROOT}/{day}"
         after = "" if whole else self._begin(prefix)
         found: dict[Place, int] = {}
+        analysed: dict[Place, str] = {}
         async for page in self._objects.list(prefix, after=after):
             self.state.listed += len(page)
             for each in page:
@@ -141,6 +145,8 @@ class Harvest:
                     continue  # nothing of ours
                 if name == MANIFEST:
                     found[place] = each.size
+                elif name == FINDINGS:
+                    analysed[place] = each.tag
         fresh = [
             (place, size)
             for place, size in sorted(found.items())
@@ -151,6 +157,8 @@ class Harvest:
             taken += await self._take(fresh[start : start + _AT_ONCE], known)
         if whole and (gone := [place for place in known if place not in found]):
             await self._gone(gone, known)
+        if self._indexing is not None:
+            await self._indexing.seen(analysed)
         return taken
 
     def _begin(self, prefix: str) -> str:
@@ -220,6 +228,8 @@ class Harvest:
         await self._fleet.gone(
             gone, now_ns=self._clock.now_ns(), why="it is no longer in the object store"
         )
+        if self._indexing is not None:
+            await self._indexing.gone(set(gone))
         for place in gone:
             known.pop(place, None)
         self.state.gone += len(gone)

@@ -46,6 +46,7 @@ class Found:
 
     key: str
     size: int
+    tag: str = ""  # another one when the object was replaced
 
 
 class Objects:
@@ -224,7 +225,10 @@ class Objects:
                     page = await anext(pages)
                 except StopAsyncIteration:
                     return
-            yield [Found(each["path"], int(each["size"])) for each in page]
+            yield [
+                Found(each["path"], int(each["size"]), f"{each['last_modified']}-{each['size']}")
+                for each in page
+            ]
 
     async def presigned(self, key: str, seconds: float) -> str | None:
         """An address by which anybody can read this object for so long; None where the store has no such thing."""

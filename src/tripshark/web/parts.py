@@ -10,8 +10,10 @@ from typing import Protocol
 from tripshark.errors import Denied, TripsharkError
 from tripshark.model.alert import Json
 from tripshark.model.evidence import IncidentId, SealedFile
+from tripshark.model.indicator import Indicators
 from tripshark.model.note import Note
 from tripshark.model.part import Part
+from tripshark.model.search import Hit, Hunted, Search
 from tripshark.ports import Captures, Catalogue, Clock, Recorder, Targets, Vault
 from tripshark.web.access import Access, SignIn
 from tripshark.web.metrics import HarvestView, Metrics, OutboxView, Surroundings
@@ -106,6 +108,23 @@ class Merging(Protocol):
         """A descriptor of `merged.pcapng` (and `merged-*.pcapng`) or `merged.json`. Raises `NotFound`, `NotVerified`, `Transient`."""
 
 
+class Index(Protocol):
+    """What is searched for over all evidence; `store.search.SearchIndex` is one."""
+
+    async def find(self, search: Search) -> tuple[Hit, ...]:
+        """Newest incidents first."""
+
+    async def hunt(
+        self,
+        indicators: Indicators,
+        *,
+        since_ns: int = 0,
+        visible: Sequence[str] | None = None,
+        limit: int = 500,
+    ) -> tuple[tuple[Hunted, ...], bool]:
+        """Newest incidents first, and whether there is more."""
+
+
 class Notes(Protocol):
     """Where analysts' notes are kept; `store.notes` is one."""
 
@@ -148,6 +167,7 @@ class Parts:
     deed: Callable[[IncidentId, str, str, Mapping[str, Json]], None] | None = (
         None  # (incident, what, who, details): any other line of its custody, durable when it returns
     )
+    index: Index | None = None  # what is searched for over all evidence
     notes: Notes | None = None  # what analysts write at packets
     to_pcap: Callable[[Path, Path], None] | None = None  # pcapng → classic pcap
     scratch: Path | None = None  # where converted files live for the length of an answer

@@ -21,6 +21,7 @@ from tripshark.web import (
     pages,
     profile,
     query,
+    search,
     shapes,
     signin,
     site,
@@ -213,6 +214,7 @@ ROUTES: tuple[Route, ...] = (
         ),
     ),
     *notes.ROUTES,
+    *search.ROUTES,
     Route(
         path="/v1/incidents/{id}/{name}",
         handler=serve_evidence,
