@@ -37,10 +37,10 @@ MEDIA: Final = "application/x-pcapng"
 
 async def watch(request: Request, parts: Parts) -> Response:
     query.known(request.query_params, ("target", "incident", "filter", "before", "duration"))
-    views = _views(parts)
     asked = _asked(request, parts.clock.now_ns())
     caller = caller_of(request, parts)
     await _require(caller, asked, parts)
+    views = _views(parts)
     try:
         view = await views.live.begin(asked)
     except NotFound as unknown:
