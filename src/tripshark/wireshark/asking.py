@@ -48,6 +48,13 @@ class Service:
         with self._answer("POST", path, seconds, json.dumps(body).encode()) as (_, response):
             return _object(response)
 
+    def send(
+        self, path: str, content: bytes, *, media: str, seconds: float, **asked: str
+    ) -> dict[str, object]:
+        """POST a body as it is; otherwise like `json`."""
+        with self._answer("POST", _with(path, asked), seconds, content, media) as (_, response):
+            return _object(response)
+
     @contextmanager
     def stream(
         self, path: str, *, seconds: float, **asked: str
@@ -69,13 +76,18 @@ class Service:
 
     @contextmanager
     def _answer(
-        self, method: str, path: str, seconds: float, body: bytes | None = None
+        self,
+        method: str,
+        path: str,
+        seconds: float,
+        body: bytes | None = None,
+        media: str = "application/json",
     ) -> Iterator[tuple[HTTPConnection, HTTPResponse]]:
         from http.client import HTTPException
 
         connection, target, headers = self._connected(path, seconds)
         if body is not None:
-            headers["Content-Type"] = "application/json"
+            headers["Content-Type"] = media
         try:
             connection.request(method, target, body, headers)
             response = connection.getresponse()
