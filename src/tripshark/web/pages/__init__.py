@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from tripshark.web.pages import incident, incidents
+from tripshark.web.pages import incident, incidents, packets
 from tripshark.web.route import Route
 
 ROUTES: tuple[Route, ...] = (
     *incidents.ROUTES,
     *incident.ROUTES,
+    *packets.ROUTES,
 )

@@ -12,8 +12,9 @@ from starlette.responses import Response
 from tripshark.errors import NotFound
 from tripshark.model.evidence import IncidentId, SealedFile, read_manifest
 from tripshark.model.incident import State
+from tripshark.model.part import namespaces_in
 from tripshark.web import query, site
-from tripshark.web.access import EVIDENCE
+from tripshark.web.access import EVIDENCE, Caller
 from tripshark.web.caller import caller_of
 from tripshark.web.evidence import Folders
 from tripshark.web.incident import incident_of
@@ -50,9 +51,10 @@ class CaptureFile:
 async def show(request: Request, parts: Parts) -> Response:
     query.known(request.query_params, ("file", "filter", "around_ns"))
     incident = await incident_of(request, parts)
-    await caller_of(request, parts).require("get", EVIDENCE, incident.held)
+    caller = caller_of(request, parts)
+    await caller.require("get", EVIDENCE, incident.held)
     files = (
-        await capture_files(incident.id, parts)
+        await capture_files(incident.id, parts, caller)
         if incident.state in (State.SEALED, State.EMPTY)
         else ()
     )
@@ -75,11 +77,14 @@ async def show(request: Request, parts: Parts) -> Response:
     )
 
 
-async def capture_files(id: IncidentId, parts: Parts) -> tuple[CaptureFile, ...]:
-    """Every capture file of an incident, the one to begin with first. Raises what `Shelf.manifest` does."""
+async def capture_files(id: IncidentId, parts: Parts, caller: Caller) -> tuple[CaptureFile, ...]:
+    """Every capture file of an incident, the one to begin with first. Raises `Forbidden`, and what `Shelf.manifest` does."""
     base = f"/v1/incidents/{id}"
     found = await parts.parts_of(id) if parts.parts_of is not None else ()
     if parts.kind == "hub":
+        # one may have come since the catalogue was asked
+        held = {name for part in found for name in part.incident.held}
+        await caller.require("get", EVIDENCE, held)
         several = [
             _sealed(
                 each, f"{part.node}/{each.name}", f"{base}/parts/{quote(part.node)}/", part.node
@@ -94,6 +99,7 @@ async def capture_files(id: IncidentId, parts: Parts) -> tuple[CaptureFile, ...]
         return (merged, *several) if len(found) > 1 and parts.merging is not None else (*several,)
     shelf = parts.shelf or Folders(parts.vault, parts.node)
     manifest = await asyncio.to_thread(read_manifest, await shelf.manifest(id, ""))
+    await caller.require("get", EVIDENCE, namespaces_in(manifest))
     return tuple(
         _sealed(each, each.name, f"{base}/", "")
         for each in manifest.files

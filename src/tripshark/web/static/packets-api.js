@@ -1,11 +1,11 @@
 // What the server is asked, and what can be wrong when it does not answer.
 
-/** @typedef {{number: number, columns: string[], background: string, foreground: string, alert: boolean, comments: string[], marked: boolean}} Frame */
+/** @typedef {{number: number, columns: string[], background: string, foreground: string, alert: boolean, comments: string[], marked: boolean, time_ns: number}} Frame */
 /** @typedef {{first_ns: number, last_ns: number, notice: string}} Window */
 /** @typedef {{columns: string[], frames: Frame[], total: number, matched: number | null, window: Window | null}} Page */
 /** @typedef {{label: string, offset: number | null, length: number | null, filter: string, severity: string, generated: boolean, source?: number, children: Node[]}} Node */
 /** @typedef {{name: string, bytes: string}} Source */
-/** @typedef {{number: number, tree: Node[], bytes: string, sources: Source[], comments: string[], follow: {proto: string, filter: string}[]}} Packet */
+/** @typedef {{number: number, tree: Node[], bytes: string, sources: Source[], comments: string[], truncated: boolean, follow: {proto: string, filter: string, stream: number}[]}} Packet */
 /** @typedef {{start_ns: number, step_ns: number, packets: number[], bytes: number[]}} Intervals */
 /** @typedef {{frame: number, from: "client" | "server", data: string}} Chunk */
 /** @typedef {{client: string, server: string, chunks: Chunk[], truncated: boolean}} Stream */
@@ -98,12 +98,13 @@ export class Api {
   }
 
   /**
-   * @param {Record<string, string | number>} asked
+   * @param {string} proto
+   * @param {number} stream
    * @param {AbortSignal} [signal]
    * @returns {Promise<Stream>}
    */
-  follow(asked, signal) {
-    return this.get("follow", asked, signal);
+  follow(proto, stream, signal) {
+    return this.get("follow", { proto, stream }, signal);
   }
 
   /** @returns {Promise<Note[]>} those of this file */

@@ -4,6 +4,8 @@
 export const ENOUGH = 4.5;
 /** Ground and ink of the list by night; a row that Wireshark leaves white is just the list. */
 const NIGHT = { ground: 0.235, ink: 0.89 };
+/** How light and how colourful an alert's row is by night: it is not to be overlooked. */
+const LOUD = { ground: 0.36, chroma: 0.09 };
 
 /** @typedef {[number, number, number]} Triple three numbers: red, green, blue from 0 to 1, or lightness, chroma, hue */
 
@@ -98,12 +100,13 @@ const known = new Map();
  * @param {string} background rrggbb as Wireshark has it, "" for none
  * @param {string} foreground rrggbb
  * @param {boolean} night
+ * @param {boolean} [loud] for an alert
  */
-export function rowColours(background, foreground, night) {
-  const key = `${background} ${foreground} ${night}`;
+export function rowColours(background, foreground, night, loud = false) {
+  const key = `${background} ${foreground} ${night} ${loud}`;
   const before = known.get(key);
   if (before !== undefined) return before;
-  const made = night ? byNight(background || "ffffff", foreground || "12272e") : byDay(background || "ffffff", foreground || "12272e");
+  const made = night ? byNight(background || "ffffff", foreground || "12272e", loud) : byDay(background || "ffffff", foreground || "12272e");
   if (known.size > 500) known.clear(); // colours come from a file, too
   known.set(key, made);
   return made;
@@ -121,15 +124,16 @@ function byDay(background, foreground) {
 /**
  * @param {string} background
  * @param {string} foreground
+ * @param {boolean} loud
  */
-function byNight(background, foreground) {
+function byNight(background, foreground, loud) {
   const [lightness, chroma, hue] = seen(rgb(background));
   const [, inkChroma, inkHue] = seen(rgb(foreground));
   if (lightness < 0.5) {
     // Dark by itself: Wireshark's way of saying that something is wrong.
     return { ground: `#${hexOf(rgb(background))}`, ink: `#${readable(foreground, background)}` };
   }
-  const dimmed = hexOf(shown([NIGHT.ground + (1 - lightness) * 0.22, Math.min(chroma * 1.6, 0.065), hue]));
+  const dimmed = loud ? hexOf(shown([LOUD.ground, Math.max(chroma, LOUD.chroma), hue])) : hexOf(shown([NIGHT.ground + (1 - lightness) * 0.22, Math.min(chroma * 1.6, 0.065), hue]));
   const ink = hexOf(shown([NIGHT.ink, Math.min(inkChroma, 0.05), inkHue]));
   const plain = lightness > 0.99 && chroma < 0.01;
   return { ground: plain ? "" : `#${dimmed}`, ink: `#${readable(ink, dimmed)}` };

@@ -6,7 +6,7 @@ import { isStale } from "./packets-api.js";
 const RECENT = 12;
 const CHECK_MS = 130;
 const COMPLETE_MS = 90;
-const TIME = /frame\.time_relative >= (-?[0-9.]+) && frame\.time_relative <= (-?[0-9.]+)/;
+const TIME = /frame\.time_(epoch|relative) >= (-?[0-9.]+) && frame\.time_\1 <= (-?[0-9.]+)/;
 
 /**
  * A filter and another one as one.
@@ -18,38 +18,77 @@ export function combined(now, more, how) {
   const [left, right] = [grouped(now.trim()), grouped(more)];
   if (how === "only") return more;
   if (how === "not") return `!(${more})`;
-  if (how === "or") return left ? `${left} || ${right}` : more;
+  if (how === "or") return left ? `${/&&|\band\b/i.test(left) && !isWhole(left) ? `(${left})` : left} || ${right}` : more;
   if (how === "and not") return left ? `${left} && !(${more})` : `!(${more})`;
   return left ? `${left} && ${right}` : more;
 }
 
 /** In brackets where another operator could tear it apart. @param {string} filter */
-const grouped = (filter) => (/\|\||\bor\b|\bxor\b/i.test(filter) && !/^\([^()]*\)$/.test(filter) ? `(${filter})` : filter);
+const grouped = (filter) => (/\|\||\bor\b|\bxor\b/i.test(filter) && !(filter.startsWith("(") && isWhole(filter)) ? `(${filter})` : filter);
 
 /**
  * The span of time in a filter, in seconds since the first packet.
  * @param {string} filter
+ * @param {number} startNs when the first packet was
  * @returns {[number, number] | null}
  */
-export function timeIn(filter) {
+export function timeIn(filter, startNs) {
   const found = TIME.exec(filter);
-  return found ? [Number(found[1]), Number(found[2])] : null;
+  if (!found) return null;
+  if (found[1] === "relative") return [Number(found[2]), Number(found[3])];
+  return startNs ? [sinceNs(found[2], startNs) / 1e9, sinceNs(found[3], startNs) / 1e9] : null;
 }
 
 /**
- * The filter with another span of time; null for none.
+ * The filter with another span of time; null for none. Written as time of day: that holds in any file and any window.
  * @param {string} filter
- * @param {[number, number] | null} span
+ * @param {[number, number] | null} span seconds since the first packet
+ * @param {number} startNs
  */
-export function withTime(filter, span) {
-  const words = span ? `frame.time_relative >= ${span[0]} && frame.time_relative <= ${span[1]}` : "";
+export function withTime(filter, span, startNs) {
+  const words = span ? `frame.time_epoch >= ${epoch(span[0], startNs)} && frame.time_epoch <= ${epoch(span[1], startNs)}` : "";
   let rest = filter.trim();
   if (TIME.test(rest)) {
     if (span) return rest.replace(TIME, words);
-    rest = rest.replace(new RegExp(`\\s*&&\\s*${TIME.source}|${TIME.source}(\\s*&&\\s*)?`), "").trim();
-    return rest.replace(/^\(([^()]*)\)$/, "$1");
+    rest = rest.replace(new RegExp(`\\s*&&\\s*${TIME.source}`), "").replace(new RegExp(`${TIME.source}(\\s*&&\\s*)?`), "").trim();
+    return /^\(.*\)$/.test(rest) && isWhole(rest) ? rest.slice(1, -1) : rest;
   }
   return span ? combined(rest, words, "and") : rest;
+}
+
+/** Whether the first bracket is closed by the last one. @param {string} filter */
+function isWhole(filter) {
+  let depth = 0;
+  for (let i = 0; i < filter.length; i++) {
+    if (filter[i] === "(") depth++;
+    else if (filter[i] === ")" && --depth === 0) return i === filter.length - 1;
+  }
+  return false;
+}
+
+// Nanoseconds since 1970 are more than a number here can count exactly: seconds and the rest are kept apart.
+
+/**
+ * @param {number} second since the first packet
+ * @param {number} startNs
+ */
+function epoch(second, startNs) {
+  const us = (BigInt(Math.round(startNs)) + BigInt(Math.round(second * 1e9))) / 1000n;
+  const rest = String(us % 1_000_000n).padStart(6, "0").replace(/0+$/, "");
+  return `${us / 1_000_000n}${rest ? `.${rest}` : ""}`;
+}
+
+/**
+ * @param {string} text seconds since 1970
+ * @param {number} startNs
+ */
+function sinceNs(text, startNs) {
+  const [whole, rest = ""] = text.split(".");
+  try {
+    return Number(BigInt(whole || "0") * 1_000_000_000n + BigInt(rest.slice(0, 9).padEnd(9, "0")) - BigInt(Math.round(startNs)));
+  } catch {
+    return 0; // no number after all
+  }
 }
 
 export class FilterBox {

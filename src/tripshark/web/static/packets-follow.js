@@ -9,27 +9,20 @@ import { isStale, Problem } from "./packets-api.js";
 const SHOWN = 400_000; // bytes drawn at once; more with a button
 const TEXT_CONTROLS = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f]/g;
 
-/**
- * What the server is asked for, out of the filter that Wireshark gives: `tcp.stream eq 3 and http2.streamid eq 1`.
- * @param {{proto: string, filter: string}} of
- */
-export function asked(of) {
-  const numbers = [...of.filter.matchAll(/(?:eq|==)\s*(\d+)/g)].map((found) => Number(found[1]));
-  return { proto: of.proto.toLowerCase(), stream: numbers[0] ?? 0, ...(numbers.length > 1 ? { substream: numbers[1] } : {}) };
-}
+/** @typedef {{proto: string, filter: string, stream: number}} Way a way in which a packet's stream can be followed */
 
 export class Follow {
   /** @type {Piece[]} */ #pieces = [];
   /** @type {Stream | null} */ #stream = null;
-  /** @type {{proto: string, filter: string}[]} */ #ways = [];
-  /** @type {{proto: string, filter: string} | null} */ #way = null;
+  /** @type {Way[]} */ #ways = [];
+  /** @type {Way | null} */ #way = null;
   /** @type {AbortController | null} */ #asking = null;
   #shown = SHOWN;
 
   /**
    * @param {HTMLDialogElement} dialog
    * @param {{
-   *   fetch: (asked: Record<string, string | number>, signal: AbortSignal) => Promise<Stream>,
+   *   fetch: (proto: string, stream: number, signal: AbortSignal) => Promise<Stream>,
    *   onFilter: (filter: string) => void,
    *   onPacket: (number: number) => void,
    *   name: () => string,
@@ -64,7 +57,7 @@ export class Follow {
     dialog.addEventListener("close", () => this.#asking?.abort());
   }
 
-  /** @param {{proto: string, filter: string}[]} ways in which this packet can be followed */
+  /** @param {Way[]} ways */
   open(ways) {
     if (ways.length === 0) return;
     this.#ways = ways;
@@ -75,7 +68,7 @@ export class Follow {
     void this.#load(ways[best]);
   }
 
-  /** @param {{proto: string, filter: string}} way */
+  /** @param {Way} way */
   async #load(way) {
     this.#way = way;
     this.#asking?.abort();
@@ -85,7 +78,7 @@ export class Follow {
     this.body.replaceChildren();
     this.body.setAttribute("aria-busy", "true");
     try {
-      const stream = await this.world.fetch(asked(way), stop.signal);
+      const stream = await this.world.fetch(way.proto.toLowerCase(), way.stream, stop.signal);
       if (stop.signal.aborted) return;
       this.#stream = stream;
       this.#pieces = stream.chunks.map((each) => ({ frame: each.frame, from: each.from, bytes: bytesOf(each.data) }));

@@ -344,7 +344,7 @@ export class PacketList {
       return;
     }
     row.dataset.number = String(frame.number);
-    const { ground, ink } = rowColours(frame.background, frame.foreground, this.night.matches);
+    const { ground, ink } = rowColours(frame.background, frame.foreground, this.night.matches, frame.alert);
     if (ground) row.style.setProperty("--row-ground", ground);
     else row.style.removeProperty("--row-ground");
     row.style.setProperty("--row-ink", ink);

@@ -17,7 +17,7 @@ import { Trouble } from "./packets-trouble.js";
 /** @typedef {import("./packets-api.js").Packet} Packet */
 /** @typedef {import("./packets-api.js").Frame} Frame */
 
-const ALERTS = "systemd_journal";
+const ALERTS = 'systemd_journal.syslog_id == "falco"';
 const MOST_ALERTS = 500; // marked on the timeline and walked with [ and ]
 const BINS = 300;
 
@@ -105,7 +105,7 @@ const filter = new FilterBox(
 );
 
 const timeline = new Timeline(the("timeline"), the("timeline-canvas"), {
-  onSpan: (span) => void apply(withTime(now.filter, span)),
+  onSpan: (span) => void apply(withTime(now.filter, span, now.startNs)),
   onTime: (second) => void nearest(second),
 });
 
@@ -123,7 +123,7 @@ const notes = new Notes(the("notes"), {
 });
 
 const follow = new Follow(the("follow"), {
-  fetch: (asked, signal) => api.follow(asked, signal),
+  fetch: (proto, stream, signal) => api.follow(proto, stream, signal),
   onFilter: (text) => void apply(text),
   onPacket: (number) => void go(number),
   name: () => `${view.dataset.incident}-${api.file.replace(/[^a-z0-9.-]/gi, "-").replace(/\.pcapng$/, "")}-stream`,
@@ -160,6 +160,7 @@ function show(packet) {
   the("packet-title").textContent = `Packet ${packet.number}`;
   bytes.show(packet.bytes, packet.sources);
   tree.show(packet.tree);
+  the("tree-cut").hidden = !packet.truncated;
   the("follow-open").disabled = packet.follow.length === 0;
   the("note-add").disabled = false;
   chips();
@@ -241,7 +242,7 @@ async function apply(text, { isNew = true } = {}) {
   now.filter = text;
   filter.set(text);
   chips();
-  timeline.mark({ span: timeIn(text) });
+  timeline.mark({ span: timeIn(text, now.startNs) });
   if (isNew && changed) {
     place.cancel();
     history.pushState(null, "", address(number));
@@ -295,6 +296,7 @@ function all() {
     stepMs = Math.max(1, Math.round(whole.step_ns / 1e6));
     now.startNs = whole.start_ns;
     timeline.showAll(whole);
+    timeline.mark({ span: timeIn(now.filter, now.startNs) });
     list.refresh();
     const { frames } = await api.packets({ filter: ALERTS, skip: 0, limit: MOST_ALERTS });
     now.alerts = frames.filter((each) => each.alert).map((each) => ({ number: each.number, second: secondOf(each) }));
@@ -319,7 +321,7 @@ function chips() {
   for (const chip of /** @type {NodeListOf<HTMLButtonElement>} */ (document.querySelectorAll("#chips [data-chip]"))) {
     const text = CHIPS[chip.dataset.chip ?? ""]?.() ?? "";
     chip.disabled = text === "";
-    chip.setAttribute("aria-pressed", String(text !== "" && withTime(now.filter, null) === text));
+    chip.setAttribute("aria-pressed", String(text !== "" && withTime(now.filter, null, now.startNs) === text));
     chip.title = text;
   }
 }
@@ -395,7 +397,7 @@ async function look(around) {
   api.around = around;
   now.packet = null;
   stepMs = 0;
-  await apply(withTime(now.filter, null));
+  await apply(withTime(now.filter, null, now.startNs));
   await all();
 }
 
@@ -448,7 +450,7 @@ for (const line of document.querySelectorAll("[data-oneliner]")) {
 
 the("file").addEventListener("change", (/** @type {Event} */ event) => {
   const query = new URLSearchParams({ file: /** @type {HTMLSelectElement} */ (event.target).value });
-  if (now.filter) query.set("filter", withTime(now.filter, null));
+  if (now.filter) query.set("filter", withTime(now.filter, null, now.startNs));
   location.assign(`${location.pathname}?${query}`);
 });
 addEventListener("beforeunload", (event) => {
@@ -534,7 +536,7 @@ async function start() {
   now.filter = text;
   filter.set(text);
   chips();
-  timeline.mark({ span: timeIn(text) });
+  timeline.mark({ span: timeIn(text, now.startNs) });
   list.grid.focus({ preventScroll: true });
   void notes.load();
   await attempt("list", async () => {
