@@ -14,8 +14,10 @@ from tripshark.model.alert import Json
 from tripshark.model.evidence import Manifest
 from tripshark.model.finding import Findings, Question
 from tripshark.model.incident import Incident
+from tripshark.model.indicator import with_indicators
 from tripshark.ports import AlertRow
 from tripshark.programs.reading import reading
+from tripshark.programs.watchlist import Watchlist
 from tripshark.settings import Settings
 
 
@@ -35,6 +37,7 @@ async def analyse_again(settings: Settings, id: str) -> Findings:
         findings = await AnalystClient(str(settings.analyst_socket)).analyse(
             str(folder / names[0]), question(incident, manifest, rows)
         )
+        findings = with_indicators(findings, await Watchlist(settings.indicators)())
         content = msgspec.json.format(msgspec.json.encode(findings), indent=2) + b"\n"
         store.vault.beside(incident.id, "findings.json", content)
         known = await store.catalogue.incident(incident.id)
