@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -28,20 +27,12 @@ from tripshark.errors import BadInput, NotFound, Transient
 from tripshark.formats import falco
 from tripshark.formats.rulefile import render
 from tripshark.model.alert import Alert
-from tripshark.model.plan import Plan, Refusal, decide
-from tripshark.model.rule import evaluate
-from tripshark.model.target import (
-    Identity,
-    Interface,
-    Resolution,
-    RingState,
-    Target,
-    TargetKey,
-    TargetKind,
-)
+from tripshark.model.plan import Plan
+from tripshark.model.target import Resolution, Target, TargetKey, TargetKind
 from tripshark.programs import parts
 from tripshark.programs.clock import SystemClock
 from tripshark.programs.here import local_targets
+from tripshark.respond import trial
 from tripshark.settings import Settings
 from tripshark.targets.local import LocalTargets
 
@@ -123,19 +114,14 @@ def test(
         raise BadInput(f"cannot read the event: {problem.strerror}", where=str(event)) from problem
     alert = falco.decode(body)
     resolution = asyncio.run(_resolve(settings, alert))
-    verdict = evaluate(loaded.rules, alert, resolution.target)
-
-    def decided(where: Resolution) -> Plan | Refusal:
-        return decide(
-            alert,
-            verdict,
-            where,
-            now_ns=SystemClock().now_ns(),
-            defaults=parts.defaults(settings),
-        )
-
-    answer = decided(resolution)
-    would_be = None if resolution.target else decided(_elsewhere(settings, alert))
+    tried = trial.judged(
+        alert,
+        resolution,
+        rules=loaded.rules,
+        now_ns=SystemClock().now_ns(),
+        defaults=parts.defaults(settings),
+    )
+    verdict, answer, would_be = tried.verdict, tried.answer, tried.supposed
     if as_json:
         emit(
             {
@@ -180,35 +166,6 @@ async def _resolve(settings: Settings, alert: Alert) -> Resolution:
         )
 
 
-def _elsewhere(settings: Settings, alert: Alert) -> Resolution:
-    """The alert's target as a machine would know it that records it."""
-    name = f"{alert.namespace}/{alert.pod}" if alert.pod else alert.container_id or "the target"
-    target = _target(settings, name, TargetKind.NETNS)
-    if alert.pod and alert.namespace:
-        identity = Identity(namespace=alert.namespace, pod=alert.pod)
-        target = replace(target, identity=identity)
-    return Resolution(target=target, reason=f"{name} is supposed to be recorded")
-
-
-def _target(settings: Settings, name: str, kind: TargetKind) -> Target:
-    ring = RingState(
-        ring="supposed",
-        interface=Interface(name="eth0", ifindex=2, hardware_type=1),
-        live=True,
-        bytes=0,
-        snaplen=settings.recorder.snaplen,
-    )
-    return Target(
-        key=TargetKey(name),
-        kind=kind,
-        name=name,
-        inode=0,
-        since_ns=0,
-        identity=Identity(),
-        rings=(ring,),
-    )
-
-
 class _Supposed:
     """What a recorder would tell if every configured namespace were recorded."""
 
@@ -221,7 +178,11 @@ class _Supposed:
             for r in self._settings.targets.static
         ]
         return tuple(
-            _target(self._settings, name, TargetKind.HOST if name == "host" else TargetKind.NETNS)
+            trial.supposed(
+                name,
+                TargetKind.HOST if name == "host" else TargetKind.NETNS,
+                snaplen=self._settings.recorder.snaplen,
+            )
             for name in [*names, "host"]
         )
 

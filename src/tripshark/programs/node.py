@@ -37,6 +37,7 @@ from tripshark.ingest.rate import ClientRate
 from tripshark.ingest.webhook import Webhook
 from tripshark.ingest.witness import Witnesses
 from tripshark.model.addresses import AddressBook
+from tripshark.model.alert import Json
 from tripshark.model.incident import Incident
 from tripshark.model.part import node_of
 from tripshark.model.rule import RuleSet
@@ -55,6 +56,7 @@ from tripshark.programs.retaining import retain
 from tripshark.programs.signing_in import desk_of
 from tripshark.programs.watchlist import Watchlist
 from tripshark.recorder.client import RecorderClient
+from tripshark.respond import trial
 from tripshark.respond.budget import Budget
 from tripshark.respond.intake import Intake, Recent
 from tripshark.respond.live import Live
@@ -336,6 +338,16 @@ class Node:
         views = Views(
             Live(recorder=recorder, targets=targets, known=catalogue, clock=clock, book=book)
         )
+
+        async def attempt(body: bytes) -> dict[str, Json]:
+            now_ns = clock.now_ns()
+            rules = self.rules.rules
+            return trial.as_json(
+                await trial.attempt(
+                    body, rules=rules, targets=targets, now_ns=now_ns, defaults=defaults
+                )
+            )
+
         api = Parts(
             around=lambda: surroundings(scout, cluster),
             clock=clock,
@@ -370,6 +382,7 @@ class Node:
             signin=self.desk,
             origin=settings.signin.url,
             views=views,
+            attempt=attempt,
         )
         (data / "scratch").mkdir(exist_ok=True)
         background = [self.rules.watch(), self._keep_alive(targets), indexing.run()]

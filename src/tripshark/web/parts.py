@@ -16,6 +16,7 @@ from tripshark.model.part import Part
 from tripshark.model.search import Hit, Hunted, Search
 from tripshark.ports import Captures, Catalogue, Clock, Recorder, Targets, Vault
 from tripshark.web.access import Access, SignIn
+from tripshark.web.looks import Looks
 from tripshark.web.metrics import HarvestView, Metrics, OutboxView, Surroundings
 from tripshark.web.views import Views
 from tripshark.web.watch import Watch
@@ -108,6 +109,34 @@ class Merging(Protocol):
         """A descriptor of `merged.pcapng` (and `merged-*.pcapng`) or `merged.json`. Raises `NotFound`, `NotVerified`, `Transient`."""
 
 
+class Dissected(Protocol):
+    """An answer about packets; `analysis.sessions.Told` is one."""
+
+    @property
+    def answer(self) -> Mapping[str, Json]: ...
+    @property
+    def window(self) -> Mapping[str, Json] | None:
+        """Which part of a large file the answer is about; None: all of it."""
+
+
+class Dissection(Protocol):
+    """Looks at packets; `analysis.sessions.Sessions` does."""
+
+    async def ask(
+        self,
+        key: tuple[str, str, str],
+        open: Callable[[], Awaitable[int]],
+        asked: Mapping[str, Json],
+        *,
+        t0_ns: int = 0,
+        at_ns: int = 0,
+        at_frame: int = 0,
+    ) -> Dissected:
+        """One request about a file. `key` is incident, file and a tag that changes with it; `open` gives a descriptor
+        of it. Raises `BadInput`, `NotFound`, `Permanent`, `Transient`.
+        """
+
+
 class Index(Protocol):
     """What is searched for over all evidence; `store.search.SearchIndex` is one."""
 
@@ -185,7 +214,12 @@ class Parts:
     kind: str = "node"  # or "hub"
     views: Views | None = None  # what is watched live; a hub has nothing to watch
     node: str = ""  # this node's name in /v1/incidents/ID/parts/NODE
+    attempt: Callable[[bytes], Awaitable[Mapping[str, Json]]] | None = (
+        None  # an event of Falco, as it would be taken by the rules in force; nothing is done
+    )
     watch: Watch = field(default_factory=Watch)  # what pages that are open are told
+    dissection: Dissection | None = None  # looks at packets
+    looks: Looks = field(default_factory=Looks)  # what custody knows of that
 
 
 def recorder_check(recorder: Recorder) -> Check:

@@ -18,6 +18,7 @@ from tripshark.web import (
     live,
     notes,
     openapi,
+    packets,
     pages,
     profile,
     query,
@@ -25,6 +26,7 @@ from tripshark.web import (
     shapes,
     signin,
     site,
+    trying,
     viewing,
 )
 from tripshark.web.access import INCIDENTS, require_capture
@@ -214,6 +216,7 @@ ROUTES: tuple[Route, ...] = (
         ),
     ),
     *notes.ROUTES,
+    *packets.ROUTES,
     *search.ROUTES,
     Route(
         path="/v1/incidents/{id}/{name}",
@@ -285,6 +288,7 @@ ROUTES: tuple[Route, ...] = (
         ),
     ),
     *live.ROUTES,
+    *trying.ROUTES,
     *viewing.ROUTES,
     *profile.ROUTES,
     *site.ROUTES,
