@@ -1,4 +1,4 @@
-"""The analyst: a service that is handed one evidence file at a time and answers with findings.
+"""The analyst: a service that is handed evidence files, and answers with findings or to whoever looks at packets.
 
 It runs under its own user where it was started as root, opens no file by name that a request could choose, and
 outlives whatever tshark does. Single-threaded on purpose, because it forks (see `child`).
@@ -14,11 +14,13 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 
 from tripshark.analysis.dissect import Bounds, dissect, find_tshark, version
-from tripshark.analysis.talk import MAX_QUESTION, VERSION, ready
+from tripshark.analysis.reading import Reading
+from tripshark.analysis.talk import MAX_QUESTION, SESSION, VERSION, ready, while_there
 from tripshark.errors import BadInput, Denied, Permanent, Transient, TripsharkError
+from tripshark.model.alert import Json
 from tripshark.model.finding import Findings, Question
 
 _ASK_S = 10.0  # for the whole question to arrive, and for the answer to be taken
@@ -34,6 +36,7 @@ class Analyst:
         self._allowed = frozenset(allowed_uids)
         self._bounds = bounds or Bounds()
         self._turn = asyncio.Semaphore(parallel)
+        self._reading = Reading(self._bounds.policy)
         self._open = 0
         self._tool: dict[tuple[str, int], str] = {}  # program and its mtime → its version
 
@@ -78,26 +81,39 @@ class Analyst:
             self._open -= 1
 
     async def _answer(self, connection: socket.socket) -> bytes:
+        """The last that is said on this connection."""
         try:
             findings = await self._attempt(connection)
-            return json.dumps(findings.as_json()).encode()
+            return b"" if findings is None else json.dumps(findings.as_json()).encode()
         except TripsharkError as problem:
             return json.dumps(problem.as_json()).encode()
         except Exception as problem:  # noqa: BLE001 - one request must never end the service
             wrong = Permanent(f"the analysis failed: {problem!r:.300}", where="analyst")
             return json.dumps(wrong.as_json()).encode()
 
-    async def _attempt(self, connection: socket.socket) -> Findings:
+    async def _attempt(self, connection: socket.socket) -> Findings | None:
         peer = _peer_uid(connection)
         if peer not in self._allowed:
             raise Denied(f"user {peer} may not ask the analyst", where="analyst")
         if self._open > _MAX_WAITING:
             raise Transient("too many analyses are waiting", where="analyst", after=5.0)
-        async with (
-            _question(connection) as (question, evidence),
-            _while_there(connection),
-            self._turn,
-        ):
+        async with _first(connection) as (document, evidence):
+            if document.get("version") == SESSION:
+                await self._reading.attend(connection, document.get("open"), evidence)
+                return None
+            return await self._analysis(connection, document, evidence, peer)
+
+    async def _analysis(
+        self, connection: socket.socket, document: Mapping[str, Json], evidence: int, peer: int
+    ) -> Findings:
+        if document.get("version") != VERSION:
+            raise BadInput(
+                f"expected version {VERSION} or {SESSION}",
+                where="analyst",
+                hint="restart tripshark",
+            )
+        question = Question.from_json(document.get("question"))
+        async with while_there(connection), self._turn:
             program, tool = await self.tool()
             return await dissect(
                 evidence,
@@ -128,28 +144,8 @@ def _peer_uid(connection: socket.socket) -> int:
 
 
 @contextlib.asynccontextmanager
-async def _while_there(connection: socket.socket) -> AsyncIterator[None]:
-    """Give up as soon as whoever asked closes (or says more, which they may not)."""
-    loop = asyncio.get_running_loop()
-
-    def gone() -> None:
-        loop.remove_reader(connection)
-        scope.reschedule(loop.time())
-
-    try:
-        async with asyncio.timeout(None) as scope:
-            loop.add_reader(connection, gone)
-            try:
-                yield
-            finally:
-                loop.remove_reader(connection)
-    except TimeoutError as problem:
-        raise Transient("whoever asked has gone", where="analyst") from problem
-
-
-@contextlib.asynccontextmanager
-async def _question(connection: socket.socket) -> AsyncIterator[tuple[Question, int]]:
-    """The question and the evidence's descriptor, which is closed afterwards. Raises `BadInput`."""
+async def _first(connection: socket.socket) -> AsyncIterator[tuple[Mapping[str, Json], int]]:
+    """The first line and the evidence's descriptor, which is closed afterwards. Raises `BadInput`."""
     descriptors: list[int] = []
     try:
         try:
@@ -189,14 +185,14 @@ async def _line(connection: socket.socket, descriptors: list[int]) -> bytes:
     return bytes(line)
 
 
-def _decode(line: bytes) -> Question:
+def _decode(line: bytes) -> Mapping[str, Json]:
     try:
         document = json.loads(line)
     except (ValueError, RecursionError) as problem:
         raise BadInput("the question is not JSON", where="analyst") from problem
-    if not isinstance(document, dict) or document.get("version") != VERSION:
-        raise BadInput(f"expected version {VERSION}", where="analyst", hint="restart tripshark")
-    return Question.from_json(document.get("question"))
+    if not isinstance(document, dict):
+        raise BadInput("the question is no object", where="analyst")
+    return document
 
 
 def _check_evidence(descriptor: int) -> None:

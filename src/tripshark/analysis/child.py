@@ -25,6 +25,7 @@ _PIPE_BYTES = 1 << 20
 _READ_BYTES = 1 << 18
 _STDERR_BYTES = 64 << 10
 _REPORT_BYTES = 4096
+_REPORT = 3  # the child's descriptor; the programs it becomes never see it
 _F_SETPIPE_SZ = 1031
 
 
@@ -53,7 +54,7 @@ async def run(
     `Transient` when there is no process or descriptor to be had. The child is dead when this returns or raises.
     """
     try:
-        pid, out, err, report = _fork(argv, evidence, policy)
+        pid, out, err, report = fork(argv, evidence, policy)
     except OSError as problem:
         raise Transient(
             f"no child process: {problem.strerror}", where="analyst", after=5.0
@@ -87,11 +88,8 @@ async def run(
             os.close(descriptor)
         if code is None:
             os.kill(pid, signal.SIGKILL)
-            code = _reap(pid) or 0
-    layers, trouble = _read_report(bytes(told))
-    if trouble:
-        name = Path(argv[0]).name
-        raise Permanent(f"the sandbox could not start {name}: {trouble}", where="analyst")
+            code = reap(pid) or 0
+    layers = layers_of(bytes(told), argv[0])
     return Ended(layers=layers, code=code, stderr=bytes(complaint), stopped=stopped)
 
 
@@ -117,26 +115,41 @@ async def _drain(descriptor: int, take: Callable[[bytes], None]) -> None:
 
 async def _exit_code(pid: int) -> int:
     """A child whose pipes are closed ends within moments; if not, the time limit ends it."""
-    while (code := _reap(pid, os.WNOHANG)) is None:  # noqa: ASYNC110 - no event, and no thread wanted
+    while (code := reap(pid, os.WNOHANG)) is None:  # noqa: ASYNC110 - no event, and no thread wanted
         await asyncio.sleep(0.002)
     return code
 
 
-def _reap(pid: int, how: int = 0) -> int | None:
+def reap(pid: int, how: int = 0) -> int | None:
+    """The exit status of a child of ours; with `os.WNOHANG` None while it lives."""
     done, status = os.waitpid(pid, how)
     return os.waitstatus_to_exitcode(status) if done else None
 
 
+def layers_of(told: bytes, program: str) -> tuple[str, ...]:
+    """What holds a child by its report, which is written before anything hostile is read. Raises `Permanent`."""
+    layers, trouble = _read_report(told)
+    if trouble:
+        name = Path(program).name
+        raise Permanent(f"the sandbox could not start {name}: {trouble}", where="analyst")
+    return layers
+
+
 def _read_report(told: bytes) -> tuple[tuple[str, ...], str]:
-    """The layers, or what went wrong. The report is written before anything hostile is read."""
+    """The layers, or what went wrong."""
     lines = told.decode("utf-8", "replace").splitlines()
     layers = tuple(json.loads(lines[0])) if lines and lines[0].startswith("[") else ()
     trouble = " ".join(lines[1:] if layers else lines)
     return layers, trouble if trouble or layers else "it died before it was ready"
 
 
-def _fork(argv: list[str], evidence: int, policy: Policy) -> tuple[int, int, int, int]:
-    """The child's pid and our ends of its output, its errors and its report."""
+def fork(
+    argv: list[str], given: int, policy: Policy, *, beside: tuple[int, ...] = ()
+) -> tuple[int, int, int, int]:
+    """The child's pid and our ends of its output, its errors and its report, none of which blocks.
+
+    `given` becomes its standard input; descriptors `beside` are its 4, 5 and so on. Raises `OSError`.
+    """
     argv = [str(Path(argv[0]).resolve()), *argv[1:]]
     pipes: list[tuple[int, int]] = []
     try:
@@ -154,14 +167,14 @@ def _fork(argv: list[str], evidence: int, policy: Policy) -> tuple[int, int, int
             os.close(pair[1])
         raise
     if pid == 0:
-        _become(argv, (evidence, out_in, err_in, report_in), policy, parent)
+        _become(argv, (given, out_in, err_in, report_in, *beside), policy, parent)
     for descriptor in (out_in, err_in, report_in):
         os.close(descriptor)
     return pid, out, err, report
 
 
 def _become(
-    argv: list[str], descriptors: tuple[int, int, int, int], policy: Policy, parent: int
+    argv: list[str], descriptors: tuple[int, ...], policy: Policy, parent: int
 ) -> NoReturn:
     """In the child: turn into the program. Never returns, never runs our parent's code."""
     report = descriptors[3]
@@ -173,11 +186,12 @@ def _become(
         # Out of the way first, so that no source is overwritten before it has been copied.
         high = [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, 64) for each in descriptors]
         report = high[3]
-        for place, source in enumerate(high[:3]):
-            os.dup2(source, place)
-        report = os.dup2(report, 3, inheritable=False)
-        os.closerange(4, 1 << 20)
-        os.lseek(0, 0, os.SEEK_SET)
+        for place, source in enumerate(high):
+            os.dup2(source, place, inheritable=place != _REPORT)
+        report = _REPORT
+        os.closerange(len(high), 1 << 20)
+        with contextlib.suppress(OSError):  # a pipe has no beginning to go to
+            os.lseek(0, 0, os.SEEK_SET)
         layers = confine(policy, argv[0], parent)
         os.write(report, json.dumps(layers).encode() + b"\n")
         os.execve(argv[0], argv, ENVIRONMENT)  # noqa: S606 - no shell is wanted

@@ -9,13 +9,21 @@ import os
 import socket
 
 from tripshark.analysis.talk import MAX_ANSWER, VERSION, ready
-from tripshark.errors import BadInput, Denied, Permanent, Transient, TripsharkError
+from tripshark.errors import (
+    BadInput,
+    Denied,
+    NotFound,
+    Permanent,
+    TooMany,
+    Transient,
+    TripsharkError,
+)
 from tripshark.model.alert import Json
 from tripshark.model.finding import Findings, Question
 from tripshark.model.text import printable
 
 _KINDS: dict[str, type[TripsharkError]] = {
-    each.code: each for each in (BadInput, Denied, Permanent, Transient)
+    each.code: each for each in (BadInput, Denied, NotFound, Permanent, TooMany, Transient)
 }
 
 
@@ -86,13 +94,18 @@ def _read(answer: bytes, where: str) -> Findings:
         raise Transient("the analyst closed without an answer", where=where, after=5.0)
     try:
         document: Json = json.loads(answer)
-        if isinstance(document, dict) and isinstance(error := document.get("error"), dict):
-            said = {
-                name: printable(str(error.get(name) or ""))
-                for name in ("code", "message", "hint", "where")
-            }
-            kind = _KINDS.get(said["code"], Permanent)
-            raise kind(said["message"], where=said["where"], hint=said["hint"])
+        raised(document)
         return Findings.from_json(document)
     except (ValueError, RecursionError) as problem:
         raise Permanent("the analyst's answer cannot be read", where=where) from problem
+
+
+def raised(document: Json) -> None:
+    """Raise the error that an answer is, if it is one."""
+    if isinstance(document, dict) and isinstance(error := document.get("error"), dict):
+        said = {
+            name: printable(str(error.get(name) or ""))
+            for name in ("code", "message", "hint", "where")
+        }
+        kind = _KINDS.get(said["code"], Permanent)
+        raise kind(said["message"], where=said["where"], hint=said["hint"])

@@ -46,6 +46,7 @@ from tripshark.programs import parts, provenance
 from tripshark.programs.classic import to_pcap
 from tripshark.programs.clock import SystemClock
 from tripshark.programs.cluster import Cluster, access_of, api_of, events_of, take_part
+from tripshark.programs.dissection import sessions_of
 from tripshark.programs.following import follow_cluster, follow_pods, surroundings
 from tripshark.programs.listening import credentials_of, tls_of, url_of
 from tripshark.programs.logs import log_to_stderr
@@ -348,6 +349,8 @@ class Node:
                 )
             )
 
+        dissection = sessions_of(settings)
+        stack.callback(dissection.close)
         api = Parts(
             around=lambda: surroundings(scout, cluster),
             clock=clock,
@@ -383,6 +386,7 @@ class Node:
             origin=settings.signin.url,
             views=views,
             attempt=attempt,
+            dissection=dissection,
         )
         (data / "scratch").mkdir(exist_ok=True)
         background = [self.rules.watch(), self._keep_alive(targets), indexing.run()]

@@ -417,6 +417,33 @@ class AnalystSettings(Group):
     )
 
 
+class ReadingSettings(Group):
+    """Looking at packets in the browser."""
+
+    whole: Bytes = Field(
+        default=50_000_000,
+        gt=0,
+        description="A larger capture file is cut to a window around the alert before it is opened.",
+    )
+    window: Bytes = Field(
+        default=20_000_000, gt=0, description="How much of a larger file is looked at at a time."
+    )
+    sessions: Count = Field(
+        default=4, gt=0, le=16, description="Files, or windows of files, that are open at once."
+    )
+    idle: Seconds = Field(
+        default=300.0,
+        ge=5.0,
+        le=3600.0,
+        description="A file that nobody looks at for so long is closed.",
+    )
+    memory: Bytes = Field(
+        default=2_000_000_000,
+        ge=500_000_000,
+        description="Address space of one dissector; 200 MB of it are its own, whatever the file.",
+    )
+
+
 class StoreSettings(Group):
     """Where sealed evidence is sent, beside this machine's own folder."""
 
@@ -484,6 +511,7 @@ class Settings(Group):
     targets: TargetSettings = Field(default_factory=TargetSettings)
     record: RecordSettings = Field(default_factory=RecordSettings)
     analyst: AnalystSettings = Field(default_factory=AnalystSettings)
+    reading: ReadingSettings = Field(default_factory=ReadingSettings)
     containers: ContainerSettings = Field(default_factory=ContainerSettings)
     kubernetes: KubernetesSettings = Field(default_factory=KubernetesSettings)
     store: StoreSettings = Field(default_factory=StoreSettings)
