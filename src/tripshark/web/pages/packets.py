@@ -34,7 +34,7 @@ _CHIPS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CaptureFile:
+class Choice:
     """One file that the view can show, by the name that the API knows it by."""
 
     name: str  # "evidence.pcapng", "NODE/evidence.pcapng", "merged.pcapng"
@@ -74,10 +74,11 @@ async def show(request: Request, parts: Parts) -> Response:
         files=files,
         file=chosen or (files[0] if files else None),
         chips=_CHIPS,
+        gate_is_open=parts.gate.is_open and parts.access is None,
     )
 
 
-async def capture_files(id: IncidentId, parts: Parts, caller: Caller) -> tuple[CaptureFile, ...]:
+async def capture_files(id: IncidentId, parts: Parts, caller: Caller) -> tuple[Choice, ...]:
     """Every capture file of an incident, the one to begin with first. Raises `Forbidden`, and what `Shelf.manifest` does."""
     base = f"/v1/incidents/{id}"
     found = await parts.parts_of(id) if parts.parts_of is not None else ()
@@ -93,7 +94,7 @@ async def capture_files(id: IncidentId, parts: Parts, caller: Caller) -> tuple[C
             for each in part.files
             if each.name.endswith(".pcapng")
         ]
-        merged = CaptureFile(
+        merged = Choice(
             name="merged.pcapng", label="all nodes, merged", href=f"{base}/merged.pcapng"
         )
         return (merged, *several) if len(found) > 1 and parts.merging is not None else (*several,)
@@ -107,8 +108,8 @@ async def capture_files(id: IncidentId, parts: Parts, caller: Caller) -> tuple[C
     )
 
 
-def _sealed(file: SealedFile, name: str, base: str, node: str) -> CaptureFile:
-    return CaptureFile(
+def _sealed(file: SealedFile, name: str, base: str, node: str) -> Choice:
+    return Choice(
         name=name,
         label=f"{node}: {file.name}" if node else file.name,
         href=base + quote(file.name),

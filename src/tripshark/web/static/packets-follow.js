@@ -65,6 +65,7 @@ export class Follow {
     const best = Math.max(0, ways.length - 1); // the last is the highest layer: HTTP rather than TCP
     this.proto.value = String(best);
     if (!this.dialog.open) this.dialog.showModal();
+    this.body.focus();
     void this.#load(ways[best]);
   }
 

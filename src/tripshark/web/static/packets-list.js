@@ -333,7 +333,7 @@ export class PacketList {
     row.id = `row-${index}`;
     row.setAttribute("aria-rowindex", String(index + 2));
     row.classList.toggle("coming", frame === undefined);
-    row.classList.toggle("alert", frame?.alert ?? false);
+    row.classList.toggle("is-alert", frame?.alert ?? false);
     const [marks, ...cells] = /** @type {HTMLElement[]} */ ([...row.children]);
     if (frame === undefined) {
       delete row.dataset.number;

@@ -75,7 +75,7 @@ export class Tree {
     const made = el("li", {
       role: "treeitem", tabindex: -1, "aria-level": depth, "aria-selected": "false",
       "aria-expanded": isParent ? String(isOpen) : null, class: `field ${severity(node.severity)}${node.generated ? " generated" : ""}`,
-    }, el("span", { class: "label", text: visible(node.label) }));
+    }, el("span", { class: "says", text: visible(node.label) }));
     item.item = made;
     this.#by.set(made, item);
     if (isOpen) this.#fill(item);
@@ -135,7 +135,7 @@ export class Tree {
       item.item.setAttribute("aria-selected", "true");
       item.item.tabIndex = 0;
       if (focus) item.item.focus({ preventScroll: true });
-      item.item.querySelector(".label")?.scrollIntoView({ block: "nearest" });
+      item.item.querySelector(".says")?.scrollIntoView({ block: "nearest" });
     }
     this.world.onChoose(item.node, byHand);
   }
@@ -178,7 +178,7 @@ export class Tree {
   #click(event) {
     const item = this.#itemAt(event.target);
     if (!item?.item) return;
-    const label = /** @type {HTMLElement} */ (item.item.querySelector(".label"));
+    const label = /** @type {HTMLElement} */ (item.item.querySelector(".says"));
     const onMark = event.clientX < label.getBoundingClientRect().left + 16;
     if (event.detail === 2 || onMark) this.#turn(item, item.item.getAttribute("aria-expanded") !== "true");
     this.#choose(item, { byHand: true, focus: true });

@@ -444,7 +444,8 @@ for (const button of document.querySelectorAll("[data-copy]")) {
 }
 for (const line of document.querySelectorAll("[data-oneliner]")) {
   const path = /** @type {HTMLElement} */ (line).dataset.oneliner ?? "";
-  line.textContent = `curl -fsS ${location.origin}${path} | wireshark -k -i -`;
+  const token = /** @type {HTMLElement} */ (line).dataset.token ? ' -H "Authorization: Bearer $TOKEN"' : "";
+  line.textContent = `curl -fsS${token} ${location.origin}${path} | wireshark -k -i -`;
   /** @type {HTMLElement} */ (line.parentElement?.querySelector("[data-copy]")).dataset.copy = line.textContent;
 }
 
