@@ -210,7 +210,7 @@ def test_evidence_is_handed_on_in_every_format(service: Service, tmp_path: Path)
 
 def test_notes_and_keys_go_with_the_copy(service: Service, tmp_path: Path) -> None:
     """A note written over HTTP is the packet's comment in the export; without notes it is the sealed file again."""
-    one = service.lines("incidents", "--limit", "1")[0]
+    one = service.lines("incidents", "--pod", "checkout-7d9f", "--state", "sealed")[0]
     sealed = (Path(str(one["folder"])) / "evidence.pcapng").read_bytes()
     body = json.dumps({"frame": 1, "text": "first\nbeacon"}).encode()
     made = urllib.request.urlopen(
@@ -224,7 +224,7 @@ def test_notes_and_keys_go_with_the_copy(service: Service, tmp_path: Path) -> No
     keys = tmp_path / "keys"
     keys.write_text("CLIENT_RANDOM " + "ab" * 32 + " " + "cd" * 48 + "\n")
     out = tmp_path / "noted.pcapng"
-    service.lines("export", "last", "-o", str(out), "--tls-keys", str(keys))
+    service.lines("export", str(one["id"]), "-o", str(out), "--tls-keys", str(keys))
     (comment,) = tshark(out, "-Y", "frame.number == 1", "-T", "fields", "-e", "frame.comment")
     assert "first ⏎ beacon" in comment
     assert (
@@ -233,10 +233,10 @@ def test_notes_and_keys_go_with_the_copy(service: Service, tmp_path: Path) -> No
             ["capinfos", "-k", out], capture_output=True, text=True, check=True
         ).stdout
     )
-    service.lines("export", "last", "-o", str(out), "--without-notes")
+    service.lines("export", str(one["id"]), "-o", str(out), "--without-notes")
     assert out.read_bytes() == sealed
     keys.write_text("rm -rf /\n")
-    assert service.ask("export", "last", "-o", str(out), "--tls-keys", str(keys)).code == 2
+    assert service.ask("export", str(one["id"]), "-o", str(out), "--tls-keys", str(keys)).code == 2
     urllib.request.urlopen(
         urllib.request.Request(service.machine.url + made.headers["location"], method="DELETE"),
         timeout=20,
@@ -245,25 +245,26 @@ def test_notes_and_keys_go_with_the_copy(service: Service, tmp_path: Path) -> No
 
 def test_what_is_shared_hides_and_names_its_origin(service: Service, tmp_path: Path) -> None:
     """Cut and renamed by default; the same key gives the same names; custody has the derived file's hash."""
-    folder = Path(str(service.lines("incidents", "--limit", "1")[0]["folder"]))
+    one = service.lines("incidents", "--pod", "checkout-7d9f", "--state", "sealed")[0]
+    folder = Path(str(one["folder"]))
     sealed = (folder / "evidence.pcapng").read_bytes()
     out, key = tmp_path / "shared.pcapng", tmp_path / "key"
-    (told,) = service.lines("share", "last", "-o", str(out))
+    (told,) = service.lines("share", str(one["id"]), "-o", str(out))
     assert told["sha256"] == hashlib.sha256(out.read_bytes()).hexdigest()
     assert told["sha256"].encode() in (folder / "custody.jsonl").read_bytes()
     assert hashlib.sha256(sealed).hexdigest().encode() in out.read_bytes()
     assert not set(tshark(out, "-T", "fields", "-e", "ip.dst")) & {"10.66.0.2"}
     key.write_bytes(bytes(32))
     first, again = (
-        service.lines("share", "last", "-o", str(out), "--key-file", str(key))[0]["sha256"]
+        service.lines("share", str(one["id"]), "-o", str(out), "--key-file", str(key))[0]["sha256"]
         for _ in "12"
     )
     assert first == again
-    service.lines("share", "last", "-o", str(out), "--payloads", "full")
+    service.lines("share", str(one["id"]), "-o", str(out), "--payloads", "full")
     assert "10.66.0.2" in tshark(out, "-T", "fields", "-e", "ip.dst")
     key.write_bytes(b"short")
     for wrong in (["--payloads", "none"], ["--key-file", str(key)], ["--key-file", "/nowhere"]):
-        assert service.ask("share", "last", "-o", str(out), *wrong).code == 2, wrong
+        assert service.ask("share", str(one["id"]), "-o", str(out), *wrong).code == 2, wrong
 
 
 def test_verification_tells_what_was_changed(service: Service, tmp_path: Path) -> None:

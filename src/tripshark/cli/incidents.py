@@ -1,11 +1,9 @@
-"""`tripshark incidents` and `show`: what happened, as a list and one whole."""
+"""`tripshark incidents`: what happened, as a list."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,15 +17,13 @@ from tripshark.cli.common import (
     duration_ns,
     emit,
     err,
-    out,
-    plain,
     printable,
     settings_of,
     size,
     when,
 )
 from tripshark.cli.table import Column
-from tripshark.errors import BadInput, Permanent
+from tripshark.errors import BadInput
 from tripshark.model.incident import Incident, State
 from tripshark.ports import AlertRow, Query
 from tripshark.programs.clock import SystemClock
@@ -178,133 +174,3 @@ REFUSED = (
     Column("why not", least=20),
     Column("what would change it", least=20),
 )
-
-
-@command
-def show(
-    incident: Annotated[str, typer.Argument(help="Incident id, its beginning, or `last`.")],
-    config: Config = None,
-    data: Data = None,
-    as_json: AsJson = False,
-) -> None:
-    """One incident whole: what was captured, why, what is missing, what was found.
-
-    Example: tripshark show last
-    """
-    settings = settings_of(config, data)
-    found, rows = asyncio.run(_one(settings, incident))
-    folder = _folder(found)
-    manifest = _read(folder / "manifest.json") if folder else {}
-    findings = _read(folder / "findings.json") if folder else {}
-    if as_json:
-        emit(
-            {
-                **as_line(found),
-                "manifest": manifest,
-                "findings": findings,
-                "alert_rows": [
-                    {
-                        "id": row.accepted.id,
-                        "rule": row.accepted.alert.rule,
-                        "time_ns": row.accepted.alert.time_ns,
-                        "repeats": row.repeats,
-                        "refusal": plain(row.refusal),
-                    }
-                    for row in rows
-                ],
-            }
-        )
-        return
-    colour = WORDS[found.word.value]
-    out.print(
-        f"[bold]{printable(found.title)}[/] – {printable(found.priority)} {printable(found.falco_rule)}"
-    )
-    out.print(f"incident {found.id}   {found.state}   ledger [{colour}]{found.word}[/]")
-    if found.summary:
-        out.print(f"\n{printable(found.summary)}\n")
-    if found.problem:
-        out.print(f"[yellow]{printable(found.problem)}[/]")
-    _show_manifest(found, manifest)
-    _timeline(found, folder)
-    for row in rows:
-        alert = row.accepted.alert
-        times = f" ×{row.repeats + 1}" if row.repeats else ""
-        out.print(f"alert    {when(alert.time_ns)}  {printable(alert.rule)}{times}")
-        if row.refusal:
-            out.print(f"         [dim]{row.refusal.reason}: {printable(row.refusal.message)}[/]")
-    if folder:
-        out.print(f"files    {printable(folder)}")
-        for path in sorted(folder.glob("evidence*.pcapng"), key=lambda each: len(each.name)):
-            out.print(f"open     wireshark {printable(path)}")
-
-
-def _show_manifest(found: Incident, manifest: dict[str, object]) -> None:
-    details = manifest.get("details")
-    if not isinstance(details, dict):
-        return
-    captures = details.get("what", {}).get("captures", [])
-    for capture in captures:
-        whose = f"{printable(capture['target'])}: " if len(captures) > 1 else ""
-        out.print(
-            f"capture  {whose}{capture['scope']} – {printable(capture['reason'])}; "
-            f"{capture['packets']} packets, ended by {printable(capture['ended'])}"
-        )
-        if capture["filter"]:
-            out.print(f"         [dim]{printable(capture['filter'])}[/]")
-    twice = any(capture.get("end", "own") != "own" for capture in captures)
-    both = ", as both ends saw them: the other end's are in evidence-peer" if twice else ""
-    out.print(f"packets  {found.packets} ({size(found.bytes)}){both}")
-    ledger = manifest.get("ledger")
-    entries = ledger.get("entries", []) if isinstance(ledger, dict) else []
-    for entry in entries:
-        mark = "[yellow]![/]" if entry.get("word") != "complete" else "[dim]·[/]"
-        out.print(f"missing  {mark} {printable(entry['message'])}")
-    if not entries:
-        out.print("missing  nothing that we know of")
-
-
-BARS = " ▁▂▃▄▅▆▇█"
-WIDTH = 60
-
-
-def _timeline(found: Incident, folder: Path | None) -> None:
-    """Packets over time, with the alert's place: a picture of one line."""
-    from tripshark.formats import pcapng
-
-    path = folder / "evidence.pcapng" if folder else None
-    if path is None or not path.exists() or not found.packets:
-        return
-    times = pcapng.read(path.read_bytes()).packets.time_ns
-    first, last = int(times.min()), int(max(times.max(), found.t0_ns))
-    width = max(1, (last - first) // WIDTH + 1)
-    counts = [0] * WIDTH
-    for place in ((times - first) // width).tolist():
-        counts[min(place, WIDTH - 1)] += 1
-    top = max(counts)
-    bars = "".join(BARS[(count * 8 + top - 1) // top] for count in counts)
-    alert = min(WIDTH - 1, max(0, (found.t0_ns - first) // width))
-    out.print(f"traffic  {bars}  {(last - first) / 1e9:.2f} s")
-    out.print(f"         {' ' * alert}[red]▲ alert[/]")
-
-
-def _folder(found: Incident) -> Path | None:
-    """Where the evidence lies; None when there is none yet, or no more."""
-    if not found.folder or found.state is State.REMOVED:
-        return None
-    return Path(found.folder)
-
-
-async def _one(settings: Settings, id: str) -> tuple[Incident, Sequence[AlertRow]]:
-    async with reading(settings) as store:
-        found = await store.find(id)
-        return found, await store.catalogue.alerts(found.id)
-
-
-def _read(path: Path) -> dict[str, object]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as problem:
-        raise Permanent(f"cannot be read: {problem}", where=str(path)) from problem
-    return value if isinstance(value, dict) else {}

@@ -33,6 +33,7 @@ COMMANDS = {
     "share": "share",
     "analyse": "analyse",
     "hunt": "hunt",
+    "mcp": "mcp",
     "doctor": "doctor",
     "settings": "settings",
     "rules": "rules",
