@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
-from tripshark.errors import NotFound
+from tripshark.errors import NotFound, Transient
 from tripshark.ingest.auth import Gate
 from tripshark.ingest.heartbeat import Heartbeats
 from tripshark.model.alert import Accepted, Alert, AlertId, Priority
@@ -28,6 +29,7 @@ from tripshark.model.target import (
 )
 from tripshark.ports import AlertRow, CaptureRequest
 from tripshark.store.catalogue import SqlCatalogue
+from tripshark.store.notes import SqlNotes
 from tripshark.store.vault import FolderVault
 from tripshark.web.app import App
 from tripshark.web.metrics import Metrics
@@ -76,6 +78,13 @@ class RecordedCaptures:
             raise NotFound("no such target", hint="recorded are: shop/cart")
         self.asked.append(request)
         return self.opens
+
+
+class AwayDissection:
+    """`parts.Dissection` of an analyst that cannot be reached."""
+
+    async def ask(self, *_: object, **__: object) -> NoReturn:
+        raise Transient("the analyst does not answer", after=1.0)
 
 
 @dataclass(slots=True)
@@ -228,6 +237,8 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
         checks={"recorder": fine, "disk": fine},
         custody=lambda id, name, who: viewed.append((id, name, who)),
         hosts=frozenset({"Node-1"}),
+        notes=SqlNotes(catalogue),
+        dissection=AwayDissection(),
         node="node-1",
     )
     yield World(

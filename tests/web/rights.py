@@ -72,6 +72,25 @@ TABLE: Final[Mapping[str, Needs]] = {
     "POST /v1/live/{view}": Needs(
         path="/v1/live/0123456789abcdef0123456789abcdef", ok=404, json={"filter": "tcp"}
     ),
+    # nothing dissects in these tests, so whoever may look is told that
+    "GET /v1/incidents/{id}/packets": Needs(needs=(GET_INCIDENT, GET_EVIDENCE), ok=503),
+    "GET /v1/incidents/{id}/packets/{number}": Needs(
+        path="/v1/incidents/{id}/packets/1", needs=(GET_INCIDENT, GET_EVIDENCE), ok=503
+    ),
+    "GET /v1/incidents/{id}/filter": Needs(needs=(GET_INCIDENT, GET_EVIDENCE), ok=503),
+    "GET /v1/incidents/{id}/complete": Needs(
+        path="/v1/incidents/{id}/complete?prefix=tcp", needs=(GET_INCIDENT, GET_EVIDENCE), ok=503
+    ),
+    "GET /v1/incidents/{id}/intervals": Needs(needs=(GET_INCIDENT, GET_EVIDENCE), ok=503),
+    "GET /v1/incidents/{id}/follow": Needs(
+        path="/v1/incidents/{id}/follow?stream=0", needs=(GET_INCIDENT, GET_EVIDENCE), ok=503
+    ),
+    "GET /v1/incidents/{id}/taps": Needs(
+        path="/v1/incidents/{id}/taps?name=expert", needs=(GET_INCIDENT, GET_EVIDENCE), ok=503
+    ),
+    "POST /v1/rules/test": Needs(
+        needs=(GET_INCIDENT,), everywhere=True, ok=404, json={}
+    ),  # there are none
     "GET /v1/targets": KNOWN,
     "GET /v1/rules": Needs(needs=(GET_INCIDENT,), everywhere=True),
     "GET /v1/refusals": KNOWN,
@@ -88,6 +107,10 @@ TABLE: Final[Mapping[str, Needs]] = {
         path="/static/x/vendor/uPlot.min.css", is_open=True
     ),
     "GET /": KNOWN,
+    "GET /targets": KNOWN,
+    "GET /rules": Needs(needs=(GET_INCIDENT,), everywhere=True),
+    "GET /capture": KNOWN,
+    "GET /search": KNOWN,
     "GET /incidents/{id}": Needs(needs=(GET_INCIDENT,)),
     "GET /incidents/{id}/packets": Needs(needs=(GET_INCIDENT, GET_EVIDENCE)),
 }
