@@ -171,7 +171,7 @@ async def test_hostile_text_stays_inside_its_field(text: bytes, tmp_path: Path) 
 async def test_no_credential_is_ever_repeated(tmp_path: Path) -> None:
     """Query strings, user parts, basic authentication and cookies stay in the evidence alone."""
     capture = Capture()
-    more = b"Authorization: Basic aHVudGVyMjpodW50ZXIy\r\nCookie: s=hunter2\r\n"
+    more = b"Authorization: Basic c29tZW9uZTpodW50ZXIy\r\nCookie: s=hunter2\r\n"
     capture.tcp(POD, 1, C2, 80, PUSH, get(b"u:hunter2@h.example", b"/in?token=hunter2", more))
     capture.tcp(POD, 2, C2, 80, PUSH, get(b"h.example", b"http://u:hunter2@h.example/a#hunter2"))
     capture.tcp(POD, 3, C2, 21, PUSH, b"PASS hunter2\r\n")

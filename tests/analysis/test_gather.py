@@ -6,7 +6,7 @@ import pytest
 
 from tests.analysis.asking import flow, question
 from tests.analysis.crafted import C2, DNS, POD, START_NS
-from tripshark.analysis import gather
+from tripshark.analysis import resolved, talks
 from tripshark.analysis.gather import Gatherer
 from tripshark.formats.tshark import DnsMessage, Frame, Hello, Request
 from tripshark.model.alert import Connection, Endpoint, Proto
@@ -209,8 +209,8 @@ def test_rows_that_are_no_packets_are_passed_over() -> None:
 
 def test_lists_are_bounded_and_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """More names, requests and conversations than fit: cut, *truncated*, and the alert's own is kept."""
-    monkeypatch.setattr(gather, "MAX_CONVERSATIONS", 600)
-    monkeypatch.setattr(gather, "MAX_PENDING", 100)
+    monkeypatch.setattr(talks, "MAX_CONVERSATIONS", 600)
+    monkeypatch.setattr(resolved, "MAX_PENDING", 100)
     gatherer = Gatherer(question(flow(C2, 4444)))
     for at in range(700):
         ip = f"198.51.{at // 250}.{at % 250}"
@@ -236,7 +236,7 @@ def test_lists_are_bounded_and_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(rows) == MAX_ROWS
     assert any(each.named for each in found.conversations)
     assert "beyond the first 600" in found.notes[0]
-    assert len(gatherer._pending) <= 100
+    assert gatherer.resolved.pending <= 100
     assert gatherer.packets == 2101
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from tests.analysis.asking import flow, question
 from tests.analysis.crafted import C2, DNS, POD, START_NS
-from tripshark.analysis.prose import _bytes, _seconds, summary
+from tripshark.analysis.prose import summary
+from tripshark.analysis.words import seconds, size
 from tripshark.model.finding import MAX_SUMMARY, Conversation, Findings
 
 TALK = Conversation(
@@ -138,9 +139,9 @@ def test_the_paragraph_is_bounded() -> None:
 
 def test_amounts_are_readable() -> None:
     """Bytes and times in the unit a person would use."""
-    assert [_bytes(n) for n in (0, 999, 1000, 1_234_567, 5_600_000_000)] == [
+    assert [size(n) for n in (0, 999, 1000, 1_234_567, 5_600_000_000)] == [
         "0 B", "999 B", "1.0 kB", "1.2 MB", "5.6 GB",
     ]  # fmt: skip
-    assert [_seconds(s) for s in (0.0123, 0.8, 90, 600, 9000, 10**6)] == [
+    assert [seconds(s) for s in (0.0123, 0.8, 90, 600, 9000, 10**6)] == [
         "12.3 ms", "0.8 s", "90.0 s", "10 min", "2 h", "12 days",
     ]  # fmt: skip

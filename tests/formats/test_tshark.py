@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tripshark.errors import BadInput
 from tripshark.formats import tshark
 from tripshark.formats.tshark import DnsMessage, Frame, Hello, Request, decode
+from tripshark.formats.tshark_fields import Layers
 
 POD, PEER = "10.0.0.1", "10.0.0.2"
 
@@ -106,7 +107,7 @@ def test_any_bytes_are_a_frame_or_bad_input(data: bytes) -> None:
 
 
 VALUES = st.lists(st.text() | st.integers() | st.floats() | st.booleans(), max_size=4)
-LAYERS = sorted(name for name in tshark._Layers.__struct_encode_fields__)
+LAYERS = sorted(name for name in Layers.__struct_encode_fields__)
 
 
 @given(layers=st.dictionaries(st.sampled_from(LAYERS), VALUES, max_size=20))
@@ -333,7 +334,7 @@ REQUESTS: list[tuple[dict[str, list[object]], tuple[Request, ...]]] = [
             "http2_headers_method": ["POST"],
             "http2_headers_path": ["/p"],
         },
-        (Request("h", "POST", "/p"),),
+        (Request("h", "POST", "/p", version=2),),
     ),
 ]
 

@@ -1,4 +1,6 @@
-"""One tshark pass over one sealed file gives findings: child, decoder, gatherer and prose put together."""
+"""One tshark pass over one sealed file gives findings, a second bears them out: child, decoder, gatherer, claims,
+checker and prose put together.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +9,15 @@ import signal
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from tripshark.analysis.check import accept, examine, settle
 from tripshark.analysis.child import Ended, run
+from tripshark.analysis.claims import conclude
 from tripshark.analysis.gather import Gatherer
 from tripshark.analysis.prose import summary
 from tripshark.analysis.sandbox import Policy
 from tripshark.errors import BadInput, Permanent
 from tripshark.formats import tshark
+from tripshark.formats.tshark_fields import ARGUMENTS
 from tripshark.model.finding import Findings, Question
 from tripshark.model.text import printable
 
@@ -74,7 +79,7 @@ async def dissect(
     gatherer = Gatherer(question)
     lines = Lines(gatherer)
     ended = await run(
-        [program, *tshark.ARGUMENTS],
+        [program, *ARGUMENTS],
         evidence=evidence,
         policy=bounds.policy,
         wall_s=bounds.wall_s,
@@ -94,7 +99,28 @@ async def dissect(
         notes.append(f"{lines.unread} of tshark's lines could not be read")
     layers = ("uid", *ended.layers) if apart else ended.layers
     findings = gatherer.findings(tool=tool, sandbox=layers, complete=complete, notes=tuple(notes))
+    findings = await _borne_out(
+        replace(findings, findings=conclude(gatherer)), evidence, program=program, bounds=bounds
+    )
     return replace(findings, summary=summary(findings, question))
+
+
+async def _borne_out(
+    findings: Findings, evidence: int, *, program: str, bounds: Bounds
+) -> Findings:
+    """Checked findings. Where tshark did not survive the file's end, none is claimed: they cannot be checked."""
+    try:
+        verdict = await examine(
+            evidence, findings, program=program, policy=bounds.policy, wall_s=bounds.wall_s
+        )
+    except Permanent as problem:
+        if findings.complete:
+            raise
+        unchecked = (
+            f"the file could not be read a second time, so nothing is claimed: {problem.message}"
+        )
+        return replace(findings, findings=(), notes=(*findings.notes, printable(unchecked)))
+    return accept(settle(findings, verdict), verdict)
 
 
 class Lines:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import cast
 
+from tripshark.analysis.words import amount, count, endpoint, relative, seconds, short
 from tripshark.model.alert import Json
 from tripshark.model.finding import MAX_SUMMARY, Conversation, Findings, Question
 from tripshark.model.text import printable
 
 _FEW = 5  # names of a kind that are listed; the rest is counted
 _TALKS = 3  # further conversations that are told
-_PLAIN = re.compile(r"[\w./:@*-]+…?")
-_WORDS = 64  # characters of one hostile name within the paragraph
 
 
 def summary(findings: Findings, question: Question) -> str:
@@ -22,7 +20,7 @@ def summary(findings: Findings, question: Question) -> str:
     Text from packets and alerts is made printable and short; credentials are not in it because the analysis
     never asks tshark for any.
     """
-    target = _short(question.target) or "The target"
+    target = short(question.target) or "The target"
     if question.others:
         target += f" and {question.others} other pod{'s' if question.others > 1 else ''}"
     if not findings.packets:
@@ -49,7 +47,7 @@ def _about_flow(findings: Findings, question: Question, target: str) -> Iterable
         yield "No packet of the flow named by the alert was captured."
         return
     yield _story(flow, findings, question, target)
-    when = _relative(question.t0_ns - flow.first_ns)
+    when = relative(question.t0_ns - flow.first_ns)
     if flow.from_start:
         yield f"The flow named by the alert was captured from its first packet (SYN), {when}."
     elif flow.proto == "tcp":
@@ -62,18 +60,18 @@ def _story(flow: Conversation, findings: Findings, question: Question, target: s
     """`payments/checkout looked up c2.example (203.0.113.66) 0.8 s before the alert and then opened TCP …`."""
     ours = flow.opened_by == flow.a
     asked = _look_up(flow, findings) if ours else None
-    peer = _endpoint(flow.b, flow.b_port)
+    peer = endpoint(flow.b, flow.b_port)
     how = flow.proto.upper()
     if asked is not None:
-        when = _relative(question.t0_ns - cast(int, asked["asked_ns"]))
-        start = f"{target} looked up {_short(str(asked['name']))} ({flow.b}) {when} and then opened {how} {peer}"
+        when = relative(question.t0_ns - cast(int, asked["asked_ns"]))
+        start = f"{target} looked up {short(str(asked['name']))} ({flow.b}) {when} and then opened {how} {peer}"
     else:
         name = _name_of(flow.b, findings, question)
         who = f"{peer} ({name})" if name else peer
         verb = "opened" if ours and flow.from_start else "spoke" if ours else "was sent"
         start = f"{target} {verb} {how} {'to' if verb == 'spoke' else 'from' if not ours else ''} {who}"
         start = " ".join(start.split())
-    return f"{start}: {_amount(flow)}{_said_inside(flow, findings)}."
+    return f"{start}: {amount(flow)}{_said_inside(flow, findings)}."
 
 
 def _look_up(flow: Conversation, findings: Findings) -> Mapping[str, Json] | None:
@@ -129,85 +127,35 @@ def _about_others(findings: Findings, question: Question, target: str) -> Iterab
     told = []
     for each in others[:_TALKS]:
         name = _name_of(each.b, findings, question)
-        peer = _endpoint(each.b, each.b_port)
+        peer = endpoint(each.b, each.b_port)
         own = each.a in question.addresses
-        side = "" if own else f"{_endpoint(each.a, each.a_port)} with "
+        side = "" if own else f"{endpoint(each.a, each.a_port)} with "
         carried = f", carrying {each.tunnel}" if each.tunnel else ""
         told.append(
-            f"{side}{each.proto.upper()} {peer}{f' ({name})' if name else ''}{carried}: {_amount(each)}"
+            f"{side}{each.proto.upper()} {peer}{f' ({name})' if name else ''}{carried}: {amount(each)}"
         )
     more = len(others) - len(told)
-    further = f"; and {_count(more, 'other conversation')}" if more else ""
+    further = f"; and {count(more, 'other conversation')}" if more else ""
     opening = f"{target} also talked to" if findings.flow else f"{target} talked to"
     yield f"{opening} {'; '.join(told)}{further}."
 
 
 def _in_all(findings: Findings) -> str:
-    seconds = (findings.last_ns - findings.first_ns) / 1e9
-    start = _relative(round(findings.seconds_before_alert * 1e9))
+    span = (findings.last_ns - findings.first_ns) / 1e9
+    start = relative(round(findings.seconds_before_alert * 1e9))
     talks = len(findings.conversations)
     many = (
-        f"more than {talks} conversations" if findings.truncated else _count(talks, "conversation")
+        f"more than {talks} conversations" if findings.truncated else count(talks, "conversation")
     )
-    return f"In all {_count(findings.packets, 'packet')} and {many} within {_seconds(seconds)}, from {start}."
+    return f"In all {count(findings.packets, 'packet')} and {many} within {seconds(span)}, from {start}."
 
 
 def _name_of(address: str, findings: Findings, question: Question) -> str:
     """The cluster's own name first; a DNS name is only what somebody's server said."""
-    return _short(question.names.get(address) or findings.names.get(address) or "")
+    return short(question.names.get(address) or findings.names.get(address) or "")
 
 
 def _few(names: Iterable[str]) -> str:
     unique = [each for each in dict.fromkeys(names) if each]
-    listed = ", ".join(map(_short, unique[:_FEW]))
+    listed = ", ".join(map(short, unique[:_FEW]))
     return f"{listed} and {len(unique) - _FEW} more" if len(unique) > _FEW else listed
-
-
-def _short(text: str) -> str:
-    """Hostile text within a sentence: short, and in quotes where it could pass for words of ours."""
-    safe = printable(text, _WORDS)
-    if not safe or _PLAIN.fullmatch(safe):
-        return safe
-    inner = safe.replace('"', "'")
-    return f'"{inner}"'
-
-
-def _amount(talk: Conversation) -> str:
-    packets = _count(talk.packets, "packet")
-    return f"{packets}, {_bytes(talk.bytes_ab)} out, {_bytes(talk.bytes_ba)} in"
-
-
-def _endpoint(address: str, port: int) -> str:
-    if not port:
-        return address
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-
-
-def _relative(before_ns: int) -> str:
-    if before_ns == 0:
-        return "at the moment of the alert"
-    return f"{_seconds(abs(before_ns) / 1e9)} {'before' if before_ns > 0 else 'after'} the alert"
-
-
-def _seconds(seconds: float) -> str:
-    if seconds < 0.0995:
-        return f"{seconds * 1000:.3g} ms"
-    for unit, length, most in (("s", 1, 120), ("min", 60, 120 * 60), ("h", 3600, 48 * 3600)):
-        if seconds < most:
-            return f"{seconds / length:.{int(unit == 's')}f} {unit}"
-    return f"{seconds / 86400:.0f} days"
-
-
-def _bytes(count: int) -> str:
-    if count < 1000:
-        return f"{count} B"
-    size = float(count)
-    for unit in ("kB", "MB"):
-        size /= 1000
-        if size < 999.95:
-            return f"{size:.1f} {unit}"
-    return f"{size / 1000:.1f} GB"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -15,64 +15,32 @@ import re
 from datetime import datetime
 from functools import lru_cache
 from ipaddress import ip_address
-from typing import Final
+from typing import Any
 
 import msgspec
 
 from tripshark.errors import BadInput
+from tripshark.formats.tshark_fields import ARGUMENTS, Layers, Line, Scalar, Values, number
+from tripshark.formats.tshark_logins import Login, logins
+from tripshark.formats.tshark_tls import Chosen, Hello, client_hello, server_hello
+
+__all__ = [
+    "ARGUMENTS",
+    "Chosen",
+    "DnsMessage",
+    "Expert",
+    "Frame",
+    "Hello",
+    "Login",
+    "Request",
+    "Response",
+    "complaint",
+    "decode",
+    "version",
+]
 
 MAX_LINE = 1 << 20  # bytes of one line; a packet that needs more is counted as unread
 MAX_VALUES = 64  # of one field in one packet
-
-_FIELDS: Final = (
-    *("frame.number", "frame.time_epoch", "frame.len", "frame.protocols"),
-    *("ip.src", "ip.dst", "ip.proto", "ipv6.src", "ipv6.dst", "ipv6.nxt"),
-    *("tcp.srcport", "tcp.dstport", "tcp.flags", "tcp.stream"),
-    *(
-        "udp.srcport",
-        "udp.dstport",
-        "udp.stream",
-        "sctp.srcport",
-        "sctp.dstport",
-        "icmp.type",
-        "icmpv6.type",
-    ),
-    "_ws.col.Protocol",
-    *("dns.id", "dns.flags.response", "dns.flags.rcode"),
-    *("dns.count.queries", "dns.count.answers", "dns.count.auth_rr", "dns.count.add_rr"),
-    *(
-        "dns.qry.name",
-        "dns.qry.type",
-        "dns.resp.name",
-        "dns.resp.type",
-        "dns.a",
-        "dns.aaaa",
-        "dns.cname",
-    ),
-    *(
-        "tls.handshake.type",
-        "tls.handshake.extensions_server_name",
-        "tls.handshake.extensions_alpn_str",
-    ),
-    *("http.host", "http.request.method", "http.request.uri"),
-    *("http2.headers.authority", "http2.headers.method", "http2.headers.path"),
-    "ssh.protocol",
-)
-
-ARGUMENTS: Final = (
-    "-n",  # no names
-    "-Q",  # only real errors on stderr
-    *(
-        "-o",
-        "http.desegment_body:FALSE",
-    ),  # a request is one, also if not all of its body was recorded
-    "-T",
-    "ek",
-    *(word for name in _FIELDS for word in ("-e", name)),
-    "-r",
-    "-",  # the file is descriptor 0: tshark opens nothing by name
-)
-"""What follows `tshark` on the command line."""
 
 
 class DnsMessage(msgspec.Struct, frozen=True, gc=False):
@@ -88,19 +56,32 @@ class DnsMessage(msgspec.Struct, frozen=True, gc=False):
     answers: tuple[tuple[str, int, str], ...]
 
 
-class Hello(msgspec.Struct, frozen=True, gc=False):
-    """A TLS client hello, over TCP or in a QUIC packet."""
-
-    names: tuple[str, ...]  # SNI
-    alpn: tuple[str, ...]
-
-
 class Request(msgspec.Struct, frozen=True, gc=False):
     """An HTTP request, version 1 or 2 in clear text."""
 
     host: str
     method: str
     uri: str
+    user_agent: str = ""
+    body: bool = False  # it says that content follows
+    version: int = 1
+    id: int = 0  # HTTP/2: its stream
+
+
+class Response(msgspec.Struct, frozen=True, gc=False):
+    """The status of an HTTP response, and which request it answers."""
+
+    status: int
+    request: int  # version 1: the frame of the request; version 2: 0
+    id: int = 0  # HTTP/2: its stream
+
+
+class Expert(msgspec.Struct, frozen=True, gc=False):
+    """What tshark itself has to say about the packet."""
+
+    severity: str  # "error", "warning", "note"
+    group: str  # "Malformed", "Sequence", …
+    summary: str
 
 
 class Frame(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -120,12 +101,21 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     stream: int = -1  # tshark's number of the TCP or UDP conversation
     tcp_flags: int = 0
     icmp_type: int = -1
+    icmp_code: int = 0
     tunnel: str = ""  # what carries another IP packet inside: "vxlan", "gre", "ipv6", …
     protocol: str = ""  # the packet list's column
     dns: tuple[DnsMessage, ...] = ()
     hello: Hello | None = None
+    chosen: Chosen | None = None
     requests: tuple[Request, ...] = ()
+    responses: tuple[Response, ...] = ()
     ssh: str = ""
+    logins: tuple[Login, ...] = ()
+    typed: str = ""  # telnet's text
+    experts: tuple[Expert, ...] = ()
+    again: bool = False  # a TCP segment that tshark takes for sent again
+    nested: bool = False  # more than one IP header: a tunnel, or an ICMP error's quote
+    carries: str = ""  # "HTTP", "SMB", …: this packet may be part of a file transfer
 
     @property
     def opens(self) -> bool:
@@ -133,68 +123,7 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return self.tcp_flags & 0x12 == 0x02
 
 
-Scalar = str | int | float | bool
-_Values = list[Scalar]
-
-
-class _Layers(
-    msgspec.Struct, gc=False, rename=lambda name: "_ws_col_Protocol" if name == "column" else name
-):
-    """The fields of one line; every one may be missing, and has one value per occurrence in the packet."""
-
-    frame_number: _Values = []
-    frame_time_epoch: _Values = []
-    frame_len: _Values = []
-    frame_protocols: _Values = []
-    ip_src: _Values = []
-    ip_dst: _Values = []
-    ip_proto: _Values = []
-    ipv6_src: _Values = []
-    ipv6_dst: _Values = []
-    ipv6_nxt: _Values = []
-    tcp_srcport: _Values = []
-    tcp_dstport: _Values = []
-    tcp_flags: _Values = []
-    tcp_stream: _Values = []
-    udp_srcport: _Values = []
-    udp_dstport: _Values = []
-    udp_stream: _Values = []
-    sctp_srcport: _Values = []
-    sctp_dstport: _Values = []
-    icmp_type: _Values = []
-    icmpv6_type: _Values = []
-    column: _Values = []
-    dns_id: _Values = []
-    dns_flags_response: _Values = []
-    dns_flags_rcode: _Values = []
-    dns_count_queries: _Values = []
-    dns_count_answers: _Values = []
-    dns_count_auth_rr: _Values = []
-    dns_count_add_rr: _Values = []
-    dns_qry_name: _Values = []
-    dns_qry_type: _Values = []
-    dns_resp_name: _Values = []
-    dns_resp_type: _Values = []
-    dns_a: _Values = []
-    dns_aaaa: _Values = []
-    dns_cname: _Values = []
-    tls_handshake_type: _Values = []
-    tls_handshake_extensions_server_name: _Values = []
-    tls_handshake_extensions_alpn_str: _Values = []
-    http_host: _Values = []
-    http_request_method: _Values = []
-    http_request_uri: _Values = []
-    http2_headers_authority: _Values = []
-    http2_headers_method: _Values = []
-    http2_headers_path: _Values = []
-    ssh_protocol: _Values = []
-
-
-class _Line(msgspec.Struct, gc=False):
-    layers: _Layers | None = None  # absent in the index line before each packet
-
-
-_decoder = msgspec.json.Decoder(_Line)
+_decoder = msgspec.json.Decoder(Line)
 
 _NOT_PACKETS = frozenset({"systemd_journal", "sysdig", "sysdig_event", "pcapng", "file-pcapng"})
 _TRANSPORTS = {1: "icmp", 6: "tcp", 17: "udp", 44: "ipv6", 58: "icmpv6", 132: "sctp"}
@@ -202,8 +131,28 @@ _EPOCH = re.compile(r"(\d{1,10})(?:\.(\d{1,9})\d*)?")
 _ISO = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?Z")
 _VERSION = re.compile(r"TShark(?: \([^)]{0,40}\))? (\d[\w.+~-]{0,40})")
 _A, _CNAME, _AAAA = 1, 5, 28
-_MAX_NUMBER = 1 << 40
-_NO_VALUES: _Values = []
+_SEVERITIES = {0x400000: "note", 0x600000: "warning", 0x800000: "error"}
+_GROUPS = {
+    number << 24: name
+    for number, name in enumerate(
+        (
+            *("Checksum", "Sequence", "Response", "Request", "Undecoded", "Reassemble"),
+            *("Malformed", "Debug", "Protocol", "Security", "Comment", "Decryption"),
+            *("Assumption", "Deprecated"),
+        ),
+        1,
+    )
+}
+_SEQUENCE = 2 << 24
+_CARRIERS = {
+    "http": "HTTP",
+    "smb": "SMB",
+    "smb2": "SMB",
+    "tftp": "TFTP",
+    "imf": "IMF",
+    "ftp-data": "FTP-DATA",
+}
+_NO_VALUES: Values = []
 
 
 def decode(line: bytes) -> Frame | None:
@@ -241,7 +190,7 @@ def complaint(stderr: bytes) -> str:
     return " ".join(said)[:300]
 
 
-def _read(line: bytes) -> _Line:
+def _read(line: bytes) -> Line:
     try:
         return _decoder.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -249,13 +198,13 @@ def _read(line: bytes) -> _Line:
         return _decoder.decode(line.decode("utf-8", "replace"))
 
 
-def _frame(of: _Layers) -> Frame:
+def _frame(of: Layers) -> Frame:
     protocols = str(of.frame_protocols[0]).split(":") if of.frame_protocols else []
-    number, time_ns = _number(of.frame_number[0]), _time(str(of.frame_time_epoch[0]))
-    length = _number(of.frame_len[0]) if of.frame_len else 0
+    frame_number, time_ns = number(of.frame_number[0]), _time(str(of.frame_time_epoch[0]))
+    length = number(of.frame_len[0]) if of.frame_len else 0
     protocol = str(of.column[0]) if of.column else ""
     if not protocols or protocols[0] in _NOT_PACKETS:
-        return Frame(number=number, time_ns=time_ns, length=length, is_packet=False)
+        return Frame(number=frame_number, time_ns=time_ns, length=length, is_packet=False)
     ip = next((at for at, each in enumerate(protocols) if each in {"ip", "ipv6"}), None)
     if ip is None:
         src, dst, inner = _NO_VALUES, _NO_VALUES, _NO_VALUES
@@ -265,14 +214,14 @@ def _frame(of: _Layers) -> Frame:
         src, dst, inner = of.ipv6_src, of.ipv6_dst, of.ipv6_nxt
     if ip is None or not src or not dst:  # no IP header, or one cut short
         return Frame(
-            number=number, time_ns=time_ns, length=length, is_packet=True, protocol=protocol
+            number=frame_number, time_ns=time_ns, length=length, is_packet=True, protocol=protocol
         )
     above = [each for each in protocols[ip + 1 :] if not each.startswith(("ipv6.", "_ws."))]
     transport = above[0] if above and above[0] != "data" else _headless(inner)
     icmp = "icmp" in above or "icmpv6" in above  # it may quote a packet: not said, only repeated
     sport, dport, stream = _ports(of, transport)
     return Frame(
-        number=number,
+        number=frame_number,
         time_ns=time_ns,
         length=length,
         is_packet=True,
@@ -287,20 +236,84 @@ def _frame(of: _Layers) -> Frame:
         tunnel=_tunnel(above),
         protocol=protocol,
         dns=_dns(of) if of.dns_id and not icmp else (),
-        hello=_hello(of) if of.tls_handshake_type and not icmp else None,
-        requests=_requests(of) if not icmp else (),
-        ssh=str(of.ssh_protocol[0]) if of.ssh_protocol and not icmp else "",
+        icmp_code=_first(of.icmp_code or of.icmpv6_code) if icmp else 0,
+        experts=_experts(of, http="http" in protocols) if of.expert_severity else (),
+        again=transport == "tcp"
+        and bool(
+            of.tcp_analysis_retransmission
+            or of.tcp_analysis_fast_retransmission
+            or of.tcp_analysis_spurious_retransmission
+        ),
+        nested=any(each in {"ip", "ipv6"} for each in above),
+        **({} if icmp else _said(of, transport, protocols)),
     )
 
 
-def _headless(inner: _Values) -> str:
+def _said(of: Layers, transport: str, protocols: list[str]) -> dict[str, Any]:
+    """What applications said; a packet that an ICMP error quotes says nothing again."""
+    said: dict[str, Any] = {}
+    if of.tls_handshake_type:
+        said["hello"] = client_hello(of, quic=transport == "udp")
+        said["chosen"] = server_hello(of)
+    if of.http_request_method or of.http_host or of.http2_headers_method:
+        said["requests"] = _requests(of)
+    if of.http_response_code or of.http2_headers_status:
+        said["responses"] = _responses(of)
+    if of.ssh_protocol:
+        said["ssh"] = str(of.ssh_protocol[0])
+    if of.telnet_data:
+        said["typed"] = "".join(map(str, of.telnet_data[:MAX_VALUES]))
+    if found := logins(of):
+        said["logins"] = found
+    carries = next((_CARRIERS[each] for each in protocols if each in _CARRIERS), "")
+    if carries != "HTTP" or _has_body(of):
+        said["carries"] = carries
+    return said
+
+
+def _has_body(of: Layers) -> bool:
+    lengths = [str(each).strip() for each in of.http_content_length_header[:MAX_VALUES]]
+    return bool(of.http_transfer_encoding) or any(each not in {"", "0"} for each in lengths)
+
+
+def _responses(of: Layers) -> tuple[Response, ...]:
+    """Only where it is certain which status belongs to which request."""
+    codes, asked = of.http_response_code, of.http_request_in
+    found = []
+    if len(codes) == len(asked):
+        found = [
+            Response(number(code), number(frame))
+            for code, frame in zip(codes[:MAX_VALUES], asked, strict=False)
+        ]
+    if len(of.http2_headers_status) == len(of.http2_streamid) == 1:
+        found.append(Response(number(of.http2_headers_status[0]), 0, _first(of.http2_streamid)))
+    return tuple(found)
+
+
+def _experts(of: Layers, *, http: bool) -> tuple[Expert, ...]:
+    """Notes and worse. Chats repeat what packets say (also the secrets in a request line), comments are ours.
+
+    Of HTTP only what TCP has to say: since a request is read without waiting for its body (see `ARGUMENTS`), the
+    rest of a body passes for a message of its own, and a bad one.
+    """
+    if not len(of.expert_severity) == len(of.expert_group) == len(of.expert_message):
+        return ()
+    told = zip(of.expert_severity, of.expert_group, of.expert_message, strict=True)
+    return tuple(
+        Expert(_SEVERITIES[number(severity)], _GROUPS.get(number(group), "Other"), str(summary))
+        for severity, group, summary in list(told)[:MAX_VALUES]
+        if number(severity) in _SEVERITIES and not (http and number(group) != _SEQUENCE)
+    )
+
+
+def _headless(inner: Values) -> str:
     """No transport header in this packet: a later fragment, one cut short, or a protocol nobody knows."""
     number = _first(inner, -1)
     known = _TRANSPORTS.get(number)
     return f"{known} fragment" if known else f"ip protocol {number}"
 
 
-def _ports(of: _Layers, transport: str) -> tuple[int, int, int]:
+def _ports(of: Layers, transport: str) -> tuple[int, int, int]:
     match transport:
         case "tcp":
             return _first(of.tcp_srcport), _first(of.tcp_dstport), _first(of.tcp_stream, -1)
@@ -323,14 +336,14 @@ def _tunnel(above: list[str]) -> str:
     return ""
 
 
-def _dns(of: _Layers) -> tuple[DnsMessage, ...]:
+def _dns(of: Layers) -> tuple[DnsMessage, ...]:
     """Deal the packet's flat lists out to its messages, as their own counters say.
 
     A packet whose counters do not add up (cut short, or a lie) keeps its questions and loses its answers:
     nothing may be concluded from an answer that cannot be assigned.
     """
     messages = []
-    questions = list(zip(map(str, of.dns_qry_name), map(_number, of.dns_qry_type), strict=False))
+    questions = list(zip(map(str, of.dns_qry_name), map(number, of.dns_qry_type), strict=False))
     records, aligned = _records(of)
     asked = recorded = 0
     for at, id in enumerate(of.dns_id[:MAX_VALUES]):
@@ -341,7 +354,7 @@ def _dns(of: _Layers) -> tuple[DnsMessage, ...]:
         aligned = aligned and (not last or recorded + answers + more == len(records))
         messages.append(
             DnsMessage(
-                id=_number(id),
+                id=number(id),
                 response=str(_value(of.dns_flags_response, at)).lower() in {"1", "true"},
                 rcode=_at(of.dns_flags_rcode, min(at, len(of.dns_flags_rcode) - 1)),
                 questions=tuple(questions[asked:end][:MAX_VALUES]),
@@ -354,7 +367,7 @@ def _dns(of: _Layers) -> tuple[DnsMessage, ...]:
     return tuple(msgspec.structs.replace(each, answers=()) for each in messages)
 
 
-def _records(of: _Layers) -> tuple[list[tuple[str, int, str]], bool]:
+def _records(of: Layers) -> tuple[list[tuple[str, int, str]], bool]:
     """(owner, type, value) of every resource record, and whether each value surely belongs to its owner."""
     values = {
         _A: iter([str(each) for each in of.dns_a]),
@@ -364,7 +377,7 @@ def _records(of: _Layers) -> tuple[list[tuple[str, int, str]], bool]:
     none: list[str] = []
     records = [
         (str(owner), kind, next(values.get(kind, iter(none)), ""))
-        for owner, kind in zip(of.dns_resp_name, map(_number, of.dns_resp_type), strict=False)
+        for owner, kind in zip(of.dns_resp_name, map(number, of.dns_resp_type), strict=False)
     ]
     left_over = any(next(each, None) is not None for each in values.values())
     missing = any(kind in values and not value for _, kind, value in records)
@@ -372,57 +385,58 @@ def _records(of: _Layers) -> tuple[list[tuple[str, int, str]], bool]:
     return records, equal and not left_over and not missing
 
 
-def _hello(of: _Layers) -> Hello | None:
-    if not any(_number(each) == 1 for each in of.tls_handshake_type[:MAX_VALUES]):
-        return None
-    return Hello(
-        names=tuple(map(str, of.tls_handshake_extensions_server_name[:MAX_VALUES])),
-        alpn=tuple(map(str, of.tls_handshake_extensions_alpn_str[:MAX_VALUES])),
-    )
-
-
-def _requests(of: _Layers) -> tuple[Request, ...]:
-    if not (of.http_request_method or of.http_host or of.http2_headers_method):
-        return ()
+def _requests(of: Layers) -> tuple[Request, ...]:
+    body = _has_body(of)
     requests = []
-    for hosts, methods, uris in (
-        (of.http_host, of.http_request_method, of.http_request_uri),
-        (of.http2_headers_authority, of.http2_headers_method, of.http2_headers_path),
+    for major, hosts, methods, uris, agents, ids in (
+        (
+            1,
+            of.http_host,
+            of.http_request_method,
+            of.http_request_uri,
+            of.http_user_agent,
+            _NO_VALUES,
+        ),
+        (
+            2,
+            of.http2_headers_authority,
+            of.http2_headers_method,
+            of.http2_headers_path,
+            of.http2_headers_user_agent,
+            of.http2_streamid,
+        ),
     ):
         # A request without a Host header shifts the list: then no host is claimed for any.
-        whose = hosts if len(hosts) == max(len(methods), 1) else []
+        many = max(len(methods), 1)
+        whose, by = (each if len(each) == many else [] for each in (hosts, agents))
+        stream = _first(ids) if len(ids) == 1 else 0
         requests += [
             Request(
                 host=str(_value(whose, at)),
                 method=str(_value(methods, at)),
                 uri=str(_value(uris, at)),
+                user_agent=str(_value(by, at)),
+                body=body,
+                version=major,
+                id=stream,
             )
             for at in range(min(max(len(methods), len(whose)), MAX_VALUES))
         ]
     return tuple(requests)
 
 
-def _number(value: Scalar) -> int:
-    """`53`, `"53"` or `"0x0035"`; never below zero, never so large that sums leave 64 bits."""
-    if isinstance(value, str) and len(value) <= 24:
-        value = int(value, 0)
-    if isinstance(value, int) and 0 <= value < _MAX_NUMBER:
-        return int(value)  # newer versions write some flags as true and false
-    raise ValueError("not a whole number in range")
-
-
-def _value(values: _Values, at: int) -> Scalar:
+def _value(values: Values, at: int) -> Scalar:
     """The `at`-th value, "" where there is none."""
     return values[at] if 0 <= at < len(values) else ""
 
 
-def _at(values: _Values, at: int) -> int:
+def _at(values: Values, at: int) -> int:
     value = _value(values, at)
-    return 0 if value == "" else _number(value)
+    return 0 if value == "" else number(value)
 
 
-def _first(values: _Values, empty: int = 0) -> int:
-    return _number(values[0]) if values else empty
+def _first(values: Values, empty: int = 0) -> int:
+    return number(values[0]) if values else empty
 
 
 def _time(text: str) -> int:
