@@ -91,7 +91,7 @@ class Sessions:
         A session that was lost since the last request is opened again; one that is lost by this request is told as
         `Transient`. Raises also `BadInput`, `NotFound`, `Permanent`, `TooMany`, and what `open` raises.
         """
-        place = (key, (at_ns, at_frame))
+        place = self._place(key, at_ns, at_frame)
         kept = self._kept.get(place)
         if kept is None:
             self._make_room()
@@ -108,6 +108,19 @@ class Sessions:
             kept.used = asyncio.get_running_loop().time()
             if kept.connection is None and not kept.waiting and self._kept.get(place) is kept:
                 del self._kept[place]
+
+    def _place(self, key: Key, at_ns: int, at_frame: int) -> tuple[Key, tuple[int, int]]:
+        """Under which name the session is kept: one that is open and shows this frame is asked, not a new one opened."""
+        wanted = (at_ns, at_frame)
+        for (its, place), kept in self._kept.items():
+            if its != key or not kept.facts:
+                continue
+            window = kept.facts.get("window")
+            if window is None or (
+                at_frame and isinstance(window, dict) and _shows(window, at_frame)
+            ):
+                return its, place
+        return key, wanted
 
     def close(self) -> None:
         """End every session."""
@@ -269,3 +282,8 @@ def _told(answer: Mapping[str, Json], facts: Mapping[str, Json]) -> Told:
         last_ns=whole("last_ns"),
         window=window if isinstance(window, dict) else None,
     )
+
+
+def _shows(window: Mapping[str, Json], frame: int) -> bool:
+    first, last = window.get("first"), window.get("last")
+    return isinstance(first, int) and isinstance(last, int) and first <= frame <= last
