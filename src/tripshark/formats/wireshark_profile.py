@@ -89,11 +89,9 @@ _PREFERENCES: Final[Sequence[tuple[str, str]]] = (
     ("nameres.network_name", "TRUE"),  # pods' names, out of the capture
     ("nameres.use_external_name_resolver", "FALSE"),  # no name server learns whom we look at
     ("nameres.dns_pkt_addr_resolution", "FALSE"),  # no answer within the capture renames a pod
-    ("nameres.hosts_file_handling", "TRUE"),  # other profiles' hosts files stay out of it
     ("nameres.transport_name", "FALSE"),
     ("gui.packet_list_show_related", "TRUE"),
     ("gui.packet_list_show_minimap", "TRUE"),
-    ("gui.interfaces_show_hidden", "FALSE"),
 )
 
 

@@ -43,8 +43,14 @@ class Step:
     outcome: Outcome
 
 
-def wrapper(command: Sequence[str]) -> str:
-    """The extcap program: a few lines that find this installation, wherever Wireshark is started."""
+def wrapper(command: Sequence[str], *, later: bool = False) -> str:
+    """The extcap program: a few lines that find this installation, wherever Wireshark is started.
+
+    Wireshark tells its version when it asks for interfaces, and not when it asks for their options: where only
+    `later` ones look, the program says so itself.
+    """
+    if later:
+        command = [*command, "--extcap-version", "4.4"]
     return (
         "#!/bin/sh\n"
         "# Written by `tripshark wireshark install`; `tripshark wireshark uninstall` removes it.\n"
@@ -58,7 +64,10 @@ def install(
     """Write what is not there yet. With `force` also over what somebody changed. Raises `Denied`, `Permanent`."""
     wanted = {places.profile / name: (content, 0o644) for name, content in files().items()}
     if extcap:
-        wanted |= {path: (wrapper(command), 0o755) for path in places.programs}
+        wanted |= {
+            path: (wrapper(command, later=path.parent in places.later), 0o755)
+            for path in places.programs
+        }
     ours = _ours(places)
     steps: list[Step] = []
     try:

@@ -25,6 +25,7 @@ class Places:
 
     profile: Path  # the profile's own folder
     extcap: tuple[Path, ...]  # folders of programs
+    later: frozenset[Path] = frozenset()  # of them, those that only Wireshark 4.4 and later read
 
     @property
     def programs(self) -> tuple[Path, ...]:
@@ -41,9 +42,11 @@ def personal(home: Path, config: Path | None = None) -> Places:
     base = (config or home / ".config") / "wireshark"
     if not base.is_dir() and (home / ".wireshark").is_dir():
         base = home / ".wireshark"
+    later = home / ".local" / "lib" / "wireshark" / "extcap"
     return Places(
         profile=base / "profiles" / NAME,
-        extcap=(base / "extcap", home / ".local" / "lib" / "wireshark" / "extcap"),
+        extcap=(base / "extcap", later),
+        later=frozenset({later}),
     )
 
 

@@ -76,7 +76,7 @@ def interfaces(listed: Iterable[Listed]) -> Iterator[str]:
 def options(interface: str, version: tuple[int, int], found: Mapping[str, str]) -> Iterator[str]:
     """The answer to --extcap-config: what can be chosen before a capture; `found` (value → shown) fills the list.
 
-    A list that can be typed into is known since Wireshark 4.2; before it is a line of text.
+    A list that can be typed into is known since Wireshark 4.4; before it is a line of text.
     """
     before = sentence(
         "arg",
@@ -91,7 +91,7 @@ def options(interface: str, version: tuple[int, int], found: Mapping[str, str]) 
     if interface == ANY:
         # without a list there is nothing to reload
         kind = (
-            {"type": "editselector", "reload": "true"} if version >= (4, 2) else {"type": "string"}
+            {"type": "editselector", "reload": "true"} if version >= (4, 4) else {"type": "string"}
         )
         yield sentence(
             "arg",
@@ -103,7 +103,7 @@ def options(interface: str, version: tuple[int, int], found: Mapping[str, str]) 
             tooltip="Whom to watch, as tripshark targets lists them",
             group="Capture",
         )
-        if version >= (4, 2):
+        if version >= (4, 4):
             yield from values(3, found)
     yield before
     yield sentence(
