@@ -13,11 +13,13 @@ from tripshark.errors import NotFound
 from tripshark.model.alert import Json
 from tripshark.model.evidence import Manifest
 from tripshark.model.finding import Findings, Question
+from tripshark.model.gaps import with_ledger
 from tripshark.model.incident import Incident
 from tripshark.model.indicator import with_indicators
 from tripshark.ports import AlertRow
 from tripshark.programs.reading import reading
 from tripshark.programs.watchlist import Watchlist
+from tripshark.respond import questioning
 from tripshark.settings import Settings
 
 
@@ -37,6 +39,7 @@ async def analyse_again(settings: Settings, id: str) -> Findings:
         findings = await AnalystClient(str(settings.analyst_socket)).analyse(
             str(folder / names[0]), question(incident, manifest, rows)
         )
+        findings = with_ledger(findings, manifest.ledger)
         findings = with_indicators(findings, await Watchlist(settings.indicators)())
         content = msgspec.json.format(msgspec.json.encode(findings), indent=2) + b"\n"
         store.vault.beside(incident.id, "findings.json", content)
@@ -62,15 +65,13 @@ def question(incident: Incident, manifest: Manifest, rows: Sequence[AlertRow]) -
         for each in captures
         if _mapping(each).get("end", "own") == "own"
     }
-    connections = [row.accepted.alert.connection for row in rows]
-    return Question(
-        t0_ns=incident.t0_ns,
-        target=incident.title,
-        addresses=tuple(dict.fromkeys(addresses)),
-        connections=tuple(each for each in connections if each is not None),
+    return questioning.question(
+        incident,
+        rows,
+        addresses=addresses,
         names={key: str(value) for key, value in _mapping(where.get("names")).items()},
-        manifest_sha256=incident.manifest_sha256,
         others=max(0, len(own) - 1),
+        node=str(where.get("host") or ""),
     )
 
 

@@ -12,13 +12,14 @@ import structlog
 
 from tripshark.errors import Transient, TripsharkError
 from tripshark.model.evidence import Manifest, manifest_json
-from tripshark.model.finding import Question
+from tripshark.model.gaps import with_ledger
 from tripshark.model.incident import Incident, State
 from tripshark.model.indicator import with_indicators
 from tripshark.ports import AlertRow
 from tripshark.respond.cataloguing import RETRY, Cataloguing
 from tripshark.respond.details import Host
 from tripshark.respond.incidents import Incidents, Open
+from tripshark.respond.questioning import question
 from tripshark.respond.seal import Sealed, seal
 from tripshark.respond.world import World
 
@@ -115,28 +116,24 @@ class Ending:
         """One paragraph for people, findings for programs; a failure is noted and withholds nothing."""
         if self._world.analyst is None or not incident.packets:
             return
-        question = Question(
-            t0_ns=incident.t0_ns,
-            target=incident.title,
+        asked = question(
+            incident,
+            rows,
             addresses=sealed.addresses,
-            connections=tuple(
-                row.accepted.alert.connection
-                for row in rows
-                if row.accepted.alert.connection is not None
-            ),
             names=sealed.names,
             others=sealed.others,
-            manifest_sha256=incident.manifest_sha256,
+            node=self._host.name,
         )
         evidence = next(file for file in sealed.manifest.files if file.name.endswith(".pcapng"))
         async with self._analysing:
             try:
                 path = f"{incident.folder}/{evidence.name}"
                 try:
-                    findings = await self._world.analyst.analyse(path, question)
+                    findings = await self._world.analyst.analyse(path, asked)
                 except Transient:  # it may just be restarting
                     await asyncio.sleep(RETRY)
-                    findings = await self._world.analyst.analyse(path, question)
+                    findings = await self._world.analyst.analyse(path, asked)
+                findings = with_ledger(findings, sealed.manifest.ledger)
                 if self._world.watchlist is not None:
                     findings = with_indicators(findings, await self._world.watchlist())
                 await asyncio.to_thread(

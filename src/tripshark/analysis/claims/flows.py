@@ -11,7 +11,7 @@ from tripshark.analysis import filters
 from tripshark.analysis.claims.view import View, claim
 from tripshark.analysis.talks import Attempts, Place
 from tripshark.analysis.words import amount, count, endpoint, relative, seconds, size
-from tripshark.model.claim import Finding, Severity
+from tripshark.model.claim import NOT_CAPTURED, Finding, Severity
 
 MIN_BEACONS = 6
 """Connections to one place: five gaps are the fewest that can be called regular."""
@@ -49,6 +49,8 @@ def claims(view: View) -> Iterator[Finding]:
 def _alert_flow(view: View) -> Iterator[Finding]:
     flow, talk = view.flow, view.flow_talk
     if flow is None or talk is None:
+        if view.gathered.wanted:
+            yield _absent(view)
         return
     a, b = endpoint(flow.a, flow.a_port), endpoint(flow.b, flow.b_port)
     start = "from its first packet (SYN)" if flow.from_start else "from a packet"
@@ -71,6 +73,26 @@ def _alert_flow(view: View) -> Iterator[Finding]:
             "proto": flow.proto,
             "community_id": flow.community_id,
         },
+    )
+
+
+def _absent(view: View) -> Finding:
+    """The alert names a flow, and no packet of it is there."""
+    wanted = view.gathered.wanted[0]
+    proto = "ICMP" if wanted.icmp else (wanted.proto or "").upper()
+    sides = [
+        endpoint(address, port or 0) if address else f"port {port}"
+        for address, port in (wanted.client, wanted.server)
+        if address or port
+    ]
+    return Finding(
+        id="F0",
+        kind=NOT_CAPTURED,
+        severity=Severity.MEDIUM,
+        title="The alert's flow is not in the file",
+        text=f"No packet of the flow that the alert names ({f'{proto} ' if proto else ''}"
+        f"{' and '.join(sides)}) was found in the evidence.",
+        about={"flow": " ".join(sides), "proto": proto.lower()},
     )
 
 
