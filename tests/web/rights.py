@@ -65,6 +65,12 @@ TABLE: Final[Mapping[str, Needs]] = {
         needs=(GET_INCIDENT, GET_EVIDENCE, NOTE),
         ok=404,  # there is none
     ),
+    "GET /v1/incidents/{id}/annotated.pcapng": Needs(
+        needs=(GET_INCIDENT, GET_EVIDENCE), ok=400
+    ),  # what is sealed in these tests is no capture
+    "GET /v1/incidents/{id}/shared.pcapng": Needs(
+        needs=(GET_INCIDENT, GET_EVIDENCE, EXPORT), ok=400
+    ),  # as above
     "POST /v1/captures": Needs(needs=(CAPTURE,), ok=202, json={"target": "payments/shop0"}),
     "GET /v1/live": Needs(
         path="/v1/live?target=payments/shop0", needs=(CAPTURE,), ok=404

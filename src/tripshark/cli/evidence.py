@@ -27,12 +27,12 @@ from tripshark.cli.common import (
 from tripshark.errors import BadInput, NotFound, Permanent, Transient, TripsharkError
 from tripshark.formats import pcap, pcapng
 from tripshark.formats.copying import read_key_log
+from tripshark.formats.handing_on import with_notes
 from tripshark.model.incident import Incident, State
 from tripshark.model.note import Note
 from tripshark.ports import AlertRow
 from tripshark.programs.accounts import current
-from tripshark.programs.handing_on import capture_file, with_notes
-from tripshark.programs.reading import reading
+from tripshark.programs.reading import capture_file, reading
 from tripshark.programs.timeline import timeline
 from tripshark.settings import Settings
 from tripshark.store.notes import SqlNotes

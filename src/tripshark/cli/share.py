@@ -22,12 +22,12 @@ from tripshark.cli.common import (
     settings_of,
 )
 from tripshark.errors import BadInput, Permanent
+from tripshark.formats.handing_on import to_share
 from tripshark.formats.sharing.derived import Payloads, Shared, Wish
 from tripshark.formats.sharing.pseudonyms import KEY_BYTES
 from tripshark.model.alert import Json
 from tripshark.programs.accounts import current
-from tripshark.programs.handing_on import capture_file, to_share
-from tripshark.programs.reading import reading
+from tripshark.programs.reading import capture_file, reading
 from tripshark.settings import Settings
 
 

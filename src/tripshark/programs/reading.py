@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from tripshark.errors import Denied, NotFound
 from tripshark.model.incident import Incident
@@ -58,3 +59,16 @@ async def reading(settings: Settings) -> AsyncIterator[Reading]:
         yield Reading(catalogue=catalogue, vault=FolderVault(settings.data, clock=SystemClock()))
     finally:
         await catalogue.close()
+
+
+def capture_file(folder: Path, name: str) -> tuple[Path, tuple[str, ...]]:
+    """The capture asked for, or the one of Ethernet, or the only one; and the others' names. Raises `NotFound`."""
+    there = [each.name for each in sorted(folder.glob("evidence*.pcapng"))]
+    if not there:
+        raise NotFound("there are no packets", where=str(folder), hint="--format timeline or zip")
+    if name and name not in there:
+        raise NotFound(
+            f"there is no {name!r}", where=str(folder), hint=f"one of {', '.join(there)}"
+        )
+    chosen = name or ("evidence.pcapng" if "evidence.pcapng" in there else there[0])
+    return folder / chosen, tuple(each for each in there if each != chosen)

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from tripshark.errors import BadInput, NotFound, Permanent, TooLarge, Unsupported
 from tripshark.model.alert import Json
-from tripshark.model.note import Note, note_file, note_frame, note_id, note_text
+from tripshark.model.note import MAX_NOTES, Note, note_file, note_frame, note_id, note_text
 from tripshark.web import query
 from tripshark.web.access import EVIDENCE
 from tripshark.web.answers import SAFE, json
@@ -21,6 +21,7 @@ from tripshark.web.incident import incident_of
 from tripshark.web.openapi import Described, Parameter
 from tripshark.web.parts import Notes, Parts
 from tripshark.web.route import Route
+from tripshark.web.schema import TEXT, TIME, WHOLE, Schema, named, obj, rows, whole
 
 NOTES: Final = "notes"  # `create notes` writes one; `delete notes` takes back somebody else's
 MAX_BODY = 65_536
@@ -120,6 +121,20 @@ async def _read(request: Request) -> _Body:
         ) from error
 
 
+NOTE: Final[Schema] = named(
+    "Note",
+    obj(
+        {
+            "id": TEXT,
+            "file": TEXT,
+            "frame": WHOLE,
+            "text": TEXT,
+            "by": TEXT,
+            "at": TIME,
+            "at_ns": WHOLE,
+        }
+    ),
+)
 _ID = Parameter("id", "path", "Id of the incident.")
 
 ROUTES: tuple[Route, ...] = (
@@ -130,7 +145,8 @@ ROUTES: tuple[Route, ...] = (
             "What analysts wrote at its packets, by file and packet.",
             answers={"200": "Notes."},
             parameters=(_ID,),
-            errors=(400, 401, 403, 404, 503),
+            gives=obj({"incident": TEXT, "notes": rows(NOTE, most=MAX_NOTES)}),
+            errors=(404,),
         ),
     ),
     Route(
@@ -141,13 +157,16 @@ ROUTES: tuple[Route, ...] = (
             "Write a note at a packet; exported, it is that packet's comment.",
             answers={"201": "The note."},
             parameters=(_ID,),
-            body={
-                "frame": "number of the packet in the file",
-                "text": "at most 4,000 characters",
-                "file": "evidence.pcapng, or NODE/evidence.pcapng of a part",
-            },
-            required=("frame", "text"),
-            errors=(400, 401, 403, 404, 413, 415, 503),
+            gives=NOTE,
+            takes=obj(
+                {
+                    "frame": whole(1, (1 << 32) - 1),
+                    "text": TEXT,
+                    "file": TEXT,
+                },
+                optional=("file",),
+            ),
+            errors=(404, 409, 413, 415),
         ),
     ),
     Route(
@@ -158,7 +177,7 @@ ROUTES: tuple[Route, ...] = (
             "Take a note back.",
             answers={"204": "It is gone."},
             parameters=(_ID, Parameter("note", "path", "Id of the note.")),
-            errors=(400, 401, 403, 404, 503),
+            errors=(404,),
         ),
     ),
 )

@@ -14,6 +14,7 @@ from tripshark.model.alert import Json
 from tripshark.model.incident import EVERY
 from tripshark.web import (
     captures,
+    derived,
     evidence,
     live,
     notes,
@@ -216,6 +217,7 @@ ROUTES: tuple[Route, ...] = (
         ),
     ),
     *notes.ROUTES,
+    *derived.ROUTES,
     *packets.ROUTES,
     *search.ROUTES,
     Route(

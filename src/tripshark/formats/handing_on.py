@@ -5,27 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 
-from tripshark.errors import NotFound, TooLarge
+from tripshark.errors import TooLarge
 from tripshark.formats import copying
 from tripshark.formats.sharing.derived import Shared, Wish, shared
 from tripshark.model.note import Note
 
 MOST_BYTES = 512 << 20  # of a file that is derived in memory
-
-
-def capture_file(folder: Path, name: str) -> tuple[Path, tuple[str, ...]]:
-    """The capture asked for, or the one of Ethernet, or the only one; and the others' names. Raises `NotFound`."""
-    there = [each.name for each in sorted(folder.glob("evidence*.pcapng"))]
-    if not there:
-        raise NotFound("there are no packets", where=str(folder), hint="--format timeline or zip")
-    if name and name not in there:
-        raise NotFound(
-            f"there is no {name!r}", where=str(folder), hint=f"one of {', '.join(there)}"
-        )
-    chosen = name or ("evidence.pcapng" if "evidence.pcapng" in there else there[0])
-    return folder / chosen, tuple(each for each in there if each != chosen)
 
 
 def with_notes(content: bytes, name: str, notes: Sequence[Note], key_log: bytes = b"") -> bytes:
