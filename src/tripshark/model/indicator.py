@@ -374,6 +374,12 @@ _TOO_WIDE: Final = {4: 8, 6: 19}  # shorter prefixes are no indicator but a part
 _SHARED: Final = frozenset(
     {"1.1.1.1", "1.0.0.1", "8.8.8.8", "8.8.4.4", "9.9.9.9", "2606:4700:4700::1111", "2001:4860:4860::8888"}
 )  # fmt: skip
+_PRIVATE: Final = tuple(
+    map(
+        ip_network,
+        ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "fc00::/7", "fe80::/10"),
+    )
+)  # fmt: skip
 _EMPTY: Final = frozenset(
     {
         "d41d8cd98f00b204e9800998ecf8427e",
@@ -422,7 +428,7 @@ def remark(term: Term) -> str:
     """What should be known of a term that is used all the same; "" when nothing."""
     if term.sought in (Sought.ADDRESS, Sought.NETWORK):
         network = ip_network(term.value)
-        if network.is_private or network.is_link_local:
+        if any(network.overlaps(each) for each in _PRIVATE):
             return "a private address: it means somebody else in every network"
         if term.value in _SHARED:
             return "a public resolver that many machines use"

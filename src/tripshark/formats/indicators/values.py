@@ -98,7 +98,7 @@ def _spelled(sought: Sought, text: str) -> str:
             return str(int(text)) if _PORT.fullmatch(text) and 0 < int(text) < 65_536 else ""
         case Sought.PROTO:
             return text.lower() if text.isascii() and text.isalnum() else ""
-        case Sought.USER_AGENT | Sought.FILE:
+        case _:  # a user agent, a file's name: they may hold anything
             return text_of(text) if len(text) <= MAX_VALUE else ""
 
 
