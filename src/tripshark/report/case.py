@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from ipaddress import ip_address
 
 from tripshark.errors import BadInput
 from tripshark.model.alert import Json, Priority
@@ -301,6 +302,50 @@ def ends(each: Conversation) -> tuple[tuple[str, int], tuple[str, int]]:
     if a[1] and b[1] and a[1] != b[1]:
         return (a, b) if b[1] < a[1] else (b, a)
     return (b, a) if each.opened_by == each.b else (a, b)
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """A conversation as whoever opened it sees it."""
+
+    client: str
+    client_port: int
+    server: str
+    server_port: int
+    packets_sent: int
+    packets_back: int
+    bytes_sent: int
+    bytes_back: int
+
+
+def flow_of(each: Conversation) -> Flow:
+    """Who asked whom, and what went which way."""
+    client, server = ends(each)
+    sides = [(each.packets_ab, each.bytes_ab), (each.packets_ba, each.bytes_ba)]
+    if client != (each.a, each.a_port):
+        sides.reverse()
+    (packets_sent, bytes_sent), (packets_back, bytes_back) = sides
+    return Flow(*client, *server, packets_sent, packets_back, bytes_sent, bytes_back)
+
+
+def is_address(said: str) -> bool:
+    """It is one of IP."""
+    try:
+        ip_address(said)
+    except ValueError:
+        return False
+    return True
+
+
+def port_of(said: str) -> int:
+    """A port's number, or 0."""
+    return int(said) if said.isascii() and said.isdigit() and int(said) < 65_536 else 0
+
+
+def host_of(said: str) -> str:
+    """A Host header's name or address, without its port."""
+    name, colon, port = said.rpartition(":")
+    return name if colon and port.isdigit() and "]" not in port else said
 
 
 def group(value: Json) -> Mapping[str, Json]:
