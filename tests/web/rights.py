@@ -66,11 +66,12 @@ TABLE: Final[Mapping[str, Needs]] = {
         ok=404,  # there is none
     ),
     "GET /v1/incidents/{id}/annotated.pcapng": Needs(
-        needs=(GET_INCIDENT, GET_EVIDENCE), ok=400
-    ),  # what is sealed in these tests is no capture
+        path="/v1/incidents/{id}/annotated.pcapng?file=evidence-2.pcapng",
+        needs=(GET_INCIDENT, GET_EVIDENCE),
+    ),
     "GET /v1/incidents/{id}/shared.pcapng": Needs(
         needs=(GET_INCIDENT, GET_EVIDENCE, EXPORT), ok=400
-    ),  # as above
+    ),  # what is sealed in these tests is no capture
     "POST /v1/captures": Needs(needs=(CAPTURE,), ok=202, json={"target": "payments/shop0"}),
     "GET /v1/live": Needs(
         path="/v1/live?target=payments/shop0", needs=(CAPTURE,), ok=404
