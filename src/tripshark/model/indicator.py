@@ -343,9 +343,7 @@ def _values(match: Match, rows: Sequence[Sighting]) -> dict[str, str]:
     for term in match.terms:
         for row in rows:
             for each in row.observables:
-                if each.kind is _OBSERVED[term.sought] and term.holds(
-                    replace(row, observables=(each,))
-                ):
+                if term.holds(replace(row, observables=(each,))):
                     seen.setdefault(each.kind.value, each.value)
     return seen
 

@@ -72,6 +72,7 @@ _PLACES_FIRST: Final = (
 class How(StrEnum):
     IS = "is"
     BETWEEN = "between"  # at least `key`, below `to`
+    ENDS = "ends"  # with `key`
     CONTAINS = "contains"
 
 
@@ -294,7 +295,8 @@ def _words(asked: str, shelves: Sequence[Shelf], *, kind: str) -> Iterator[Claus
             if asked.endswith("*") and not asked.startswith("*"):
                 yield _beginning(shelf, key)
             else:
-                yield Clause(shelf, How.CONTAINS, key)
+                ends = asked.startswith("*") and not asked.endswith("*")
+                yield Clause(shelf, How.ENDS if ends else How.CONTAINS, key)
 
 
 def _named(shelf: Shelf, asked: str, body: str) -> Iterator[Clause]:
@@ -305,6 +307,7 @@ def _named(shelf: Shelf, asked: str, body: str) -> Iterator[Clause]:
         return
     key = key_of(shelf, body if body.isascii() else domain_of(body))
     if asked.startswith("*") and not asked.endswith("*"):
-        yield _beginning(shelf, key)
-    else:  # the beginning of a name is the end of its key: both are looked through
-        yield Clause(shelf, How.CONTAINS, key)
+        yield _beginning(shelf, key)  # the end of a name is the beginning of its key
+    else:
+        begins = asked.endswith("*") and not asked.startswith("*")
+        yield Clause(shelf, How.ENDS if begins else How.CONTAINS, key)

@@ -183,6 +183,8 @@ def _holds(clause: Clause) -> ColumnElement[bool]:
             asked: ColumnElement[bool] = table.c.key == clause.key
         case How.BETWEEN:
             asked = and_(table.c.key >= clause.key, table.c.key < clause.to)
+        case How.ENDS:
+            asked = table.c.key.endswith(clause.key, autoescape=True)
         case How.CONTAINS | _:
             asked = table.c.key.contains(clause.key, autoescape=True)
     return and_(table.c.kind == clause.shelf.value, asked)
