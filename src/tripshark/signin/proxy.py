@@ -35,11 +35,15 @@ class Proxy:
 
     def names_somebody(self, headers: Headers) -> bool:
         """One of its headers is there, whoever wrote it."""
+        if not self.user_header:
+            return False
         own = {self.user_header.lower().encode(), self.groups_header.lower().encode()}
         return any(name in own for name, _ in headers)
 
     def grant(self, headers: Headers) -> Grant | None:
         """Who it says is asking; None: it names nobody. Ask `trusts` first. Raises `BadInput`: it says it twice."""
+        if not self.user_header:
+            return None
         said = _values(headers, (self.user_header, self.groups_header))
         users, groups = said[self.user_header], said[self.groups_header]
         if len(users) > 1:
