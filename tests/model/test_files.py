@@ -18,6 +18,7 @@ def test_a_row_says_all_but_whether_it_runs() -> None:
         complete=True,
         client="10.0.0.1",
         server="203.0.113.66",
+        uploaded=False,
         first_ns=1,
         frame=9,
     )

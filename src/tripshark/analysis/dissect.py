@@ -4,6 +4,7 @@ checker and prose put together.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from dataclasses import dataclass, field, replace
@@ -13,11 +14,13 @@ from tripshark.analysis.check import accept, examine, settle
 from tripshark.analysis.child import Ended, run
 from tripshark.analysis.claims import conclude
 from tripshark.analysis.gather import Gatherer
+from tripshark.analysis.objects import carried
 from tripshark.analysis.prose import summary
 from tripshark.analysis.sandbox import Policy
-from tripshark.errors import BadInput, Permanent
+from tripshark.errors import BadInput, Permanent, TripsharkError
 from tripshark.formats import tshark
 from tripshark.formats.tshark_fields import ARGUMENTS
+from tripshark.model.files import CarriedFile
 from tripshark.model.finding import Findings, Question
 from tripshark.model.text import printable
 
@@ -78,15 +81,7 @@ async def dissect(
         raise Permanent("the file is empty", where="analyst")
     gatherer = Gatherer(question)
     lines = Lines(gatherer)
-    ended = await run(
-        [program, *ARGUMENTS],
-        evidence=evidence,
-        policy=bounds.policy,
-        wall_s=bounds.wall_s,
-        max_output=bounds.output_bytes,
-        take=lines.take,
-    )
-    lines.end()
+    ended, files, about_files = await _read(lines, evidence, program=program, bounds=bounds)
     complete = ended.code == 0 and not ended.stopped
     notes = []
     if not complete:
@@ -98,11 +93,50 @@ async def dissect(
     if lines.unread:
         notes.append(f"{lines.unread} of tshark's lines could not be read")
     layers = ("uid", *ended.layers) if apart else ended.layers
-    findings = gatherer.findings(tool=tool, sandbox=layers, complete=complete, notes=tuple(notes))
-    findings = await _borne_out(
-        replace(findings, findings=conclude(gatherer)), evidence, program=program, bounds=bounds
+    findings = gatherer.findings(
+        tool=tool, sandbox=layers, complete=complete, notes=(*notes, *about_files)
     )
+    findings = replace(
+        findings,
+        files=tuple(each.row() for each in files),
+        findings=conclude(gatherer, files),
+    )
+    findings = await _borne_out(findings, evidence, program=program, bounds=bounds)
     return replace(findings, summary=summary(findings, question))
+
+
+async def _read(
+    lines: Lines, evidence: int, *, program: str, bounds: Bounds
+) -> tuple[Ended, tuple[CarriedFile, ...], tuple[str, ...]]:
+    """The pass over all packets; as soon as one may carry a file, files are looked for beside it."""
+    files: tuple[CarriedFile, ...] = ()
+    notes: tuple[str, ...] = ()
+    ended: Ended | TripsharkError
+
+    async def look() -> None:
+        nonlocal files, notes
+        await lines.carrying.wait()
+        files, notes = await carried(evidence, bounds.policy)
+
+    async with asyncio.TaskGroup() as beside:
+        looking = beside.create_task(look())
+        try:
+            ended = await run(
+                [program, *ARGUMENTS],
+                evidence=evidence,
+                policy=bounds.policy,
+                wall_s=bounds.wall_s,
+                max_output=bounds.output_bytes,
+                take=lines.take,
+            )
+            lines.end()
+        except TripsharkError as problem:  # a group would wrap it
+            ended = problem
+        if isinstance(ended, TripsharkError) or not lines.carrying.is_set():
+            looking.cancel()
+    if isinstance(ended, TripsharkError):
+        raise ended
+    return ended, files, notes
 
 
 async def _borne_out(
@@ -132,6 +166,7 @@ class Lines:
         self._skipping = False
         self.rows = 0  # frames, packets or not
         self.unread = 0
+        self.carrying = asyncio.Event()  # a packet may carry a file
 
     def take(self, chunk: bytes) -> None:
         """The next piece of output."""
@@ -171,6 +206,8 @@ class Lines:
         if frame is not None:
             self.rows += 1
             self._gatherer.add(frame)
+            if frame.carries:
+                self.carrying.set()
 
 
 def _how(ended: Ended, bounds: Bounds) -> str:

@@ -30,7 +30,6 @@ class Gatherer:
         self.said = Said()
         self.first_ns = self.last_ns = 0
         self.packets = 0  # counted so far
-        self.carriers: set[str] = set()  # "HTTP", "SMB", …: files may have been transferred
         self._other = 0
 
     def add(self, frame: Frame) -> None:
@@ -48,8 +47,6 @@ class Gatherer:
         if frame.dns:
             self.resolved.add(frame)
         self.said.add(frame)
-        if frame.carries:
-            self.carriers.add(frame.carries)
 
     def name_of(self, address: str) -> str:
         """The cluster's own name first; a DNS name is only what somebody's server said."""

@@ -12,7 +12,6 @@ packet gives, the first. What is inside a tunnel is named in `Frame.tunnel`.
 from __future__ import annotations
 
 import re
-from datetime import datetime
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any
@@ -22,6 +21,7 @@ import msgspec
 from tripshark.errors import BadInput
 from tripshark.formats.tshark_fields import ARGUMENTS, Layers, Line, Scalar, Values, number
 from tripshark.formats.tshark_logins import Login, logins
+from tripshark.formats.tshark_time import time_ns as time_ns_of
 from tripshark.formats.tshark_tls import Chosen, Hello, client_hello, server_hello
 
 __all__ = [
@@ -127,8 +127,6 @@ _decoder = msgspec.json.Decoder(Line)
 
 _NOT_PACKETS = frozenset({"systemd_journal", "sysdig", "sysdig_event", "pcapng", "file-pcapng"})
 _TRANSPORTS = {1: "icmp", 6: "tcp", 17: "udp", 44: "ipv6", 58: "icmpv6", 132: "sctp"}
-_EPOCH = re.compile(r"(\d{1,10})(?:\.(\d{1,9})\d*)?")
-_ISO = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?Z")
 _VERSION = re.compile(r"TShark(?: \([^)]{0,40}\))? (\d[\w.+~-]{0,40})")
 _A, _CNAME, _AAAA = 1, 5, 28
 _SEVERITIES = {0x400000: "note", 0x600000: "warning", 0x800000: "error"}
@@ -200,7 +198,7 @@ def _read(line: bytes) -> Line:
 
 def _frame(of: Layers) -> Frame:
     protocols = str(of.frame_protocols[0]).split(":") if of.frame_protocols else []
-    frame_number, time_ns = number(of.frame_number[0]), _time(str(of.frame_time_epoch[0]))
+    frame_number, time_ns = number(of.frame_number[0]), time_ns_of(str(of.frame_time_epoch[0]))
     length = number(of.frame_len[0]) if of.frame_len else 0
     protocol = str(of.column[0]) if of.column else ""
     if not protocols or protocols[0] in _NOT_PACKETS:
@@ -437,20 +435,6 @@ def _at(values: Values, at: int) -> int:
 
 def _first(values: Values, empty: int = 0) -> int:
     return number(values[0]) if values else empty
-
-
-def _time(text: str) -> int:
-    """Nanoseconds since 1970 from `1790000000.000340563`, or from ISO 8601 as versions after 4.2 may write it."""
-    if match := _EPOCH.fullmatch(text):
-        seconds = int(match[1])
-    elif match := _ISO.fullmatch(text):
-        seconds = int(datetime.fromisoformat(match[1] + "+00:00").timestamp())
-    else:
-        raise ValueError("not a time after 1970")
-    time_ns = seconds * 1_000_000_000 + int((match[2] or "").ljust(9, "0"))
-    if not 0 <= time_ns < 1 << 63:
-        raise ValueError("a time that 64 bits cannot hold")
-    return time_ns
 
 
 @lru_cache(maxsize=8192)

@@ -21,6 +21,7 @@ class CarriedFile:
     complete: bool
     client: str  # who received it (an upload: who sent it)
     server: str
+    uploaded: bool  # the client sent it
     first_ns: int
     frame: int
 

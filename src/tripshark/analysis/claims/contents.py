@@ -80,22 +80,26 @@ def _files(view: View, files: tuple[CarriedFile, ...]) -> Iterator[Finding]:
     for each in files:
         if not each.runs:
             continue
-        incoming = view.ours(each.client) and view.outside(each.server)
+        sender, receiver = (
+            (each.client, each.server) if each.uploaded else (each.server, each.client)
+        )
+        incoming = view.ours(receiver) and view.outside(sender)
         part = "" if each.complete else " (not all of it was captured)"
         yield claim(
             "file",
             Severity.MEDIUM if incoming else Severity.LOW,
             f"{each.type} transferred by {each.source}",
-            f"{each.source} carried {short(each.name) or 'a file'} between {each.server}{view.named(each.server)} "
-            f"and {each.client}: {each.type}, {size(each.bytes)}{part}, SHA-256 {each.sha256}. It was not run.",
+            f"{each.source} carried {short(each.name) or 'a file'} from {sender}{view.named(sender)} to "
+            f"{receiver}{view.named(receiver)}: {each.type}, {size(each.bytes)}{part}, SHA-256 {each.sha256}. It was not run.",
             frames=[each.frame],
             filter=filters.number(each.frame),
             matches=1,
             times=(each.first_ns, each.first_ns),
             techniques=("T1105",) if incoming else (),
             about={
-                "address": each.client,
-                "peer": each.server,
+                "address": receiver,
+                **view.peer(sender),
+                "receiver_name": view.gathered.name_of(receiver),
                 "file": each.name,
                 "sha256": each.sha256,
             },
