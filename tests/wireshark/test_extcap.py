@@ -10,6 +10,8 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +21,7 @@ import pytest
 from tests.e2e.machine import Machine, falco_event, tshark, wait_for
 from tests.wireshark.conftest import Home
 from tripshark.formats.blocks import PACKET
+from tripshark.web.views import MOST
 from tripshark.wireshark.control import Command, packed, told
 from tripshark.wireshark.relay import Splitter
 
@@ -254,3 +257,40 @@ def test_a_frame_of_the_toolbar_has_its_layout() -> None:
     ]
     assert list(told(io.BytesIO(b"X\0\0\2\0\0"))) == []
     assert list(told(io.BytesIO(long[:-1]))) == []
+
+
+@pytest.mark.root
+def test_an_open_incident_is_followed_until_it_is_sealed(running: Machine) -> None:
+    """From its history on, with its alert, and the stream ends by itself with the incident."""
+    running.post(falco_event(rule="To be followed"))
+
+    def opened() -> str:
+        found = [each for each in running.incidents() if each["state"] == "open"]
+        return str(found[0]["id"]) if found else ""
+
+    incident = wait_for(opened, "an open incident")
+    with urllib.request.urlopen(
+        f"{running.url}/v1/live?incident={incident}", timeout=60
+    ) as answer:
+        got = answer.read()
+    assert b"To be followed" in got
+    assert packets(bytearray(got)) > 20
+    assert b"live from payments/checkout-7d9f" in got
+
+
+@pytest.mark.root
+def test_whoever_leaves_makes_room(running: Machine) -> None:
+    """More views one after the other than may be open at once, also when no packet would tell that one has left."""
+    for _ in range(MOST + 2):
+
+        def watched() -> bool:
+            url = f"{running.url}/v1/live?target=payments/checkout-7d9f&before=1s&filter=port+1"
+            try:
+                with urllib.request.urlopen(url, timeout=60) as answer:
+                    return bool(answer.read(100))
+            except urllib.error.HTTPError as full:
+                if full.code != 429:
+                    raise
+                return False
+
+        wait_for(watched, "room for a view")

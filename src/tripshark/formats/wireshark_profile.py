@@ -149,8 +149,8 @@ def _field(text: str) -> str:
 
 def _recent() -> str:
     """The capture toolbar is there from the start, and columns have room for what stands in them."""
-    widths = {"%m": 60, "%t": 110, "%s": 190, "%d": 190, "%p": 90, "%L": 60, "%i": 520}
-    custom = {"Pod": 200, "Dir": 70, "Comment": 260}
+    widths = {"%m": 60, "%t": 100, "%s": 190, "%d": 190, "%p": 90, "%L": 60, "%i": 520}
+    custom = {"Pod": 240, "Dir": 70, "Comment": 260}
     columns = ", ".join(
         f"{kind}, {widths.get(kind, custom.get(title, 100))}" for title, kind in COLUMNS
     )

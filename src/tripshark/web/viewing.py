@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from tripshark.errors import BadInput, NotFound, TooLarge, TripsharkError
+from tripshark.errors import BadInput, NotFound, TooLarge, TripsharkError, Unsupported
 from tripshark.model.evidence import incident_id
 from tripshark.model.incident import namespaces_of
 from tripshark.model.units import ns_of
@@ -55,6 +55,10 @@ async def watch(request: Request, parts: Parts) -> Response:
 
 async def change(request: Request, parts: Parts) -> Response:
     query.known(request.query_params, ())
+    # Only this media type makes a browser ask first: a web page elsewhere can change nothing on loopback.
+    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media != "application/json":
+        raise Unsupported("the body must be JSON", where="Content-Type")
     body = b""
     async for piece in request.stream():
         body += piece
@@ -210,7 +214,7 @@ ROUTES: tuple[Route, ...] = (
             parameters=(Parameter("view", "path", "The view's name, from X-Tripshark-Live."),),
             body={"filter": "pcap-filter(7) expression, empty for everything"},
             required=("filter",),
-            errors=(400, 401, 403, 404, 413),
+            errors=(400, 401, 403, 404, 413, 415),
         ),
     ),
 )

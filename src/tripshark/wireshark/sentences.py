@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 from urllib.parse import quote, unquote
 
 from tripshark import __version__
 from tripshark.model.text import printable
 
-HELP: Final = "file:///usr/share/doc/tripshark/wireshark.md"
+HELP: Final = (Path(__file__).parent / "help.html").as_uri()
 ANY: Final = "tripshark"  # the interface that asks whom to watch
 HERE, AT = (
     "tripshark:",
