@@ -47,14 +47,16 @@ async def run(
     wall_s: float,
     max_output: int,
     take: Callable[[bytes], None],
+    beside: tuple[int, ...] = (),
+    work: Callable[[], None] | None = None,
 ) -> Ended:
     """Run `argv` with `evidence` as its standard input and give its output to `take`, piece by piece.
 
-    `argv[0]` is an absolute path. Raises `Permanent` when the sandbox or the program cannot be started,
+    `argv[0]` is an absolute path; `beside` and `work` are `fork`'s. Raises `Permanent` when the sandbox or the program cannot be started,
     `Transient` when there is no process or descriptor to be had. The child is dead when this returns or raises.
     """
     try:
-        pid, out, err, report = fork(argv, evidence, policy)
+        pid, out, err, report = fork(argv, evidence, policy, beside=beside, work=work)
     except OSError as problem:
         raise Transient(
             f"no child process: {problem.strerror}", where="analyst", after=5.0
@@ -144,11 +146,17 @@ def _read_report(told: bytes) -> tuple[tuple[str, ...], str]:
 
 
 def fork(
-    argv: list[str], given: int, policy: Policy, *, beside: tuple[int, ...] = ()
+    argv: list[str],
+    given: int,
+    policy: Policy,
+    *,
+    beside: tuple[int, ...] = (),
+    work: Callable[[], None] | None = None,
 ) -> tuple[int, int, int, int]:
     """The child's pid and our ends of its output, its errors and its report, none of which blocks.
 
-    `given` becomes its standard input; descriptors `beside` are its 4, 5 and so on. Raises `OSError`.
+    `given` becomes its standard input; descriptors `beside` are its 4, 5 and so on. With `work` it runs that, as
+    confined as the program would be, and ends. Raises `OSError`.
     """
     argv = [str(Path(argv[0]).resolve()), *argv[1:]]
     pipes: list[tuple[int, int]] = []
@@ -167,17 +175,22 @@ def fork(
             os.close(pair[1])
         raise
     if pid == 0:
-        _become(argv, (given, out_in, err_in, report_in, *beside), policy, parent)
+        _become(argv, (given, out_in, err_in, report_in, *beside), policy, parent, work)
     for descriptor in (out_in, err_in, report_in):
         os.close(descriptor)
     return pid, out, err, report
 
 
 def _become(
-    argv: list[str], descriptors: tuple[int, ...], policy: Policy, parent: int
+    argv: list[str],
+    descriptors: tuple[int, ...],
+    policy: Policy,
+    parent: int,
+    work: Callable[[], None] | None,
 ) -> NoReturn:
-    """In the child: turn into the program. Never returns, never runs our parent's code."""
+    """In the child: turn into the program, or do the one piece of work. Never returns to our parent's code."""
     report = descriptors[3]
+    code = 127
     try:
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGXFSZ):
@@ -194,9 +207,12 @@ def _become(
             os.lseek(0, 0, os.SEEK_SET)
         layers = confine(policy, argv[0], parent)
         os.write(report, json.dumps(layers).encode() + b"\n")
-        os.execve(argv[0], argv, ENVIRONMENT)  # noqa: S606 - no shell is wanted
+        if work is None:
+            os.execve(argv[0], argv, ENVIRONMENT)  # noqa: S606 - no shell is wanted
+        work()
+        code = 0
     except BaseException as problem:  # noqa: BLE001 - whatever it is, nothing of ours may run on
         with contextlib.suppress(OSError):
             os.write(report, f"{type(problem).__name__}: {problem}"[:1000].encode())
     finally:
-        os._exit(127)
+        os._exit(code)

@@ -11,8 +11,9 @@ from typing import Final
 
 import msgspec
 
+from tripshark.analysis import memory
 from tripshark.analysis.sandbox import Policy
-from tripshark.analysis.session import Session, copied
+from tripshark.analysis.session import Session
 from tripshark.analysis.sharkd import read_request
 from tripshark.analysis.talk import MAX_ASKED, Opening, read_opening, while_there
 from tripshark.errors import BadInput, Permanent, TooMany, Transient, TripsharkError
@@ -62,16 +63,18 @@ class Reading:
         size = os.fstat(evidence).st_size
         if not size:
             raise Permanent("the file is empty", where="analyst")
-        if size > opening.whole_bytes:
-            raise Permanent("the file is too large to be looked at here", where="analyst")
         policy = replace(
             self._policy, memory_bytes=min(self._policy.memory_bytes, opening.memory_bytes)
         )
-        memory = await copied(evidence, size)
+        facts = None
+        if size > opening.whole_bytes:
+            held, facts = await memory.window(evidence, size, opening, policy)
+        else:
+            held = await memory.copied(evidence, size)
         try:
-            return await Session.load(memory, None, policy=policy)
+            return await Session.load(held, facts, policy=policy)
         finally:
-            os.close(memory)
+            os.close(held)
 
     async def _answer(self, connection: socket.socket, session: Session, line: bytes) -> None:
         """Raises when there is no more to expect of this session."""
@@ -99,9 +102,14 @@ class _Lines:
         so there is nothing else that its `output` could say. Raises `BadInput` for an endless line.
         """
         loop = asyncio.get_running_loop()
+
+        def ended() -> None:
+            loop.remove_reader(output)
+            scope.reschedule(loop.time())
+
         try:
             async with asyncio.timeout(idle_s) as scope:
-                loop.add_reader(output, lambda: scope.reschedule(loop.time()))
+                loop.add_reader(output, ended)
                 try:
                     while b"\n" not in self._rest:
                         piece = await loop.sock_recv(self._connection, MAX_ASKED)

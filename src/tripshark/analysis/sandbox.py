@@ -82,6 +82,7 @@ class Policy:
     memory_bytes: int = 2 << 30
     cpu_s: int = 120
     descriptors: int = 64
+    written_bytes: int = 0  # of a file that it is handed to write to
 
 
 class _Program(ctypes.Structure):
@@ -284,7 +285,7 @@ def _drop_capabilities() -> None:
 def _limit(policy: Policy) -> None:
     for what, limit in (
         (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_FSIZE, policy.written_bytes),
         (resource.RLIMIT_NOFILE, policy.descriptors),
         (resource.RLIMIT_CPU, policy.cpu_s),
         (resource.RLIMIT_AS, policy.memory_bytes),

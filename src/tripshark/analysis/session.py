@@ -1,20 +1,17 @@
 """One capture file open in a warm, sandboxed sharkd: from a descriptor to answers about its packets.
 
 sharkd opens its file by a path, and neither its user nor its sandbox lets it open one. So the file is copied into
-memory that has no name anywhere, sealed against change, and is sharkd's descriptor 4. A file too large for that is cut
-to a window first (`window`).
+memory that has no name anywhere, whole or a window of it, and is sharkd's descriptor 4 (`memory`).
 """
 
 from __future__ import annotations
 
-import asyncio
-import fcntl
-import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from tripshark.analysis import sharkd
+from tripshark.analysis.memory import Facts
 from tripshark.analysis.sandbox import Policy
 from tripshark.analysis.sharkd import (
     Check,
@@ -40,7 +37,7 @@ _ANSWER_S: Final = 45.0
 _QUICK_S: Final = 10.0
 _MOST_ANSWER: Final = 24 << 20
 _MOST_STREAM: Final = 4 << 20  # bytes of a followed stream
-_PIECE: Final = 4 << 20
+_LONGEST_MS: Final = 2_000_000_000
 _SETTINGS: Final = (
     ("nameres.network_name", "TRUE"),  # of the file's own name blocks
     ("nameres.use_external_name_resolver", "FALSE"),
@@ -49,26 +46,6 @@ _SETTINGS: Final = (
         "FALSE",
     ),  # whoever answers DNS could call himself anything
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """What is known of the file as a whole."""
-
-    frames: int
-    first_ns: int
-    last_ns: int
-    before: int = 0  # frames before those that can be looked at
-    looked_at: int = 0  # how many can be
-    window: dict[str, Json] | None = None
-
-    def as_json(self) -> dict[str, Json]:
-        return {
-            "frames": self.frames,
-            "first_ns": self.first_ns,
-            "last_ns": self.last_ns,
-            "window": self.window,
-        }
 
 
 def find_sharkd() -> str:
@@ -223,7 +200,7 @@ class Session:
             raise BadInput(str(checked["message"]), where="filter", hint=filter[:200])
         inside = self._inside(filter)
         if self._matched[0] != filter:
-            longest: dict[str, Json] = {"interval": 2_000_000_000, "filter": inside}
+            longest: dict[str, Json] = {"interval": _LONGEST_MS, "filter": inside}
             count = sharkd.counted(await self._ask("intervals", longest))
             self._matched = (filter, count)
         return inside, self._matched[1]
@@ -236,18 +213,23 @@ class Session:
         return f"{inside} && ({filter})" if filter else inside
 
     async def _intervals(self, asked: Intervals) -> dict[str, Json]:
-        filter, _ = await self._filtered(asked.filter)
-        span_ms = max(1, (self.facts.last_ns - self.facts.first_ns) // 1_000_000 + 1)
+        facts = self.facts
+        span_ms = max(1, (facts.last_ns - facts.first_ns) // 1_000_000 + 1)
         step = max(asked.step_ms or -(-span_ms // 600), -(-span_ms // sharkd.MAX_BINS), 1)
-        step = min(step, 2_000_000_000)
+        step = min(step, _LONGEST_MS)
         wanted: dict[str, Json] = {"interval": step}
-        if filter:
-            wanted["filter"] = filter
+        if asked.filter:
+            wanted["filter"], _ = await self._filtered(asked.filter)
         answer = await self._ask("intervals", wanted)
         most = min(sharkd.MAX_BINS, span_ms // step + 1)
-        packets, sizes = sharkd.bins(answer, step=step, most=most)
+        packets, sizes = sharkd.bins(answer, most=most)
+        if facts.before and not asked.filter:  # the empty frames, whose times we know
+            last = (facts.before_ns - facts.first_ns) // 1_000_000 // step
+            for place, count in ((0, 1), (last, facts.before - 1)):
+                if 0 <= place < len(packets):
+                    packets[place] = max(0, packets[place] - count)
         return {
-            "start_ns": self.facts.first_ns,
+            "start_ns": facts.first_ns,
             "step_ns": step * 1_000_000,
             "packets": list(packets),
             "bytes": list(sizes),
@@ -298,34 +280,3 @@ class Session:
         except Transient:
             self._child.close()
             raise
-
-
-async def copied(source: int, size: int) -> int:
-    """A nameless copy in memory that nobody can change, to be closed by the caller. Raises `Transient`."""
-    try:
-        memory = os.memfd_create("capture", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    except OSError as problem:
-        raise Transient(
-            f"no memory for the file: {problem.strerror}", where="analyst", after=5.0
-        ) from problem
-    try:
-        at = 0
-        while at < size and (sent := os.sendfile(memory, source, at, min(_PIECE, size - at))):
-            at += sent
-            await asyncio.sleep(0)
-        sealed(memory)
-    except OSError as problem:
-        os.close(memory)
-        raise Transient(
-            f"the file cannot be copied: {problem.strerror}", where="analyst", after=5.0
-        ) from problem
-    except BaseException:
-        os.close(memory)
-        raise
-    return memory
-
-
-def sealed(memory: int) -> None:
-    """Nothing of it changes from here on, also for whoever opens it anew."""
-    seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
-    fcntl.fcntl(memory, fcntl.F_ADD_SEALS, seals)

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import socket
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -24,6 +25,8 @@ Open = Callable[[], Awaitable[int]]
 _OPEN_S: Final = 180.0
 _ANSWER_S: Final = 60.0
 _READ: Final = 1 << 18
+_QUEUE: Final = 32  # requests about one file that wait for each other
+_SHAPES: Final = 64  # files whose windows are remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,39 @@ class _Kept:
             self.connection = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """Where the windows of a file are; none for a file that is read as a whole."""
+
+    windows: tuple[tuple[int, int], ...]  # first frame and last moment of each
+    around: int
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Json]) -> _Shape:
+        windows: list[tuple[int, int]] = []
+        told = facts.get("windows")
+        for each in told if isinstance(told, list) else ():
+            match each:
+                case [int(first), int(), int(), int(last_ns)]:
+                    windows.append((first, last_ns))
+                case _:
+                    pass
+        around = facts.get("around")
+        return cls(tuple(windows), around if isinstance(around, int) else 0)
+
+    def holding(self, at_ns: int, at_frame: int) -> int:
+        """The first frame of the window with that frame or moment; as `formats.pcapng_window` has it."""
+        if not self.windows:
+            return 1
+        if at_frame:
+            before = [first for first, _ in self.windows if first <= at_frame]
+            return before[-1] if before else self.windows[0][0]
+        if at_ns:
+            found = (first for first, last_ns in self.windows if last_ns >= at_ns)
+            return next(found, self.windows[-1][0])
+        return self.windows[min(self.around, len(self.windows) - 1)][0]
+
+
 class Sessions:
     """`web.parts.Dissection`: sessions by file, shared by all who read it, the longest unused making room."""
 
@@ -74,7 +110,8 @@ class Sessions:
             window_bytes=window_bytes,
             memory_bytes=memory_bytes,
         )
-        self._kept: dict[tuple[Key, tuple[int, int]], _Kept] = {}
+        self._kept: dict[tuple[Key, int], _Kept] = {}  # by file and the first frame of its window
+        self._shapes: OrderedDict[Key, _Shape] = OrderedDict()
 
     async def ask(
         self,
@@ -91,36 +128,33 @@ class Sessions:
         A session that was lost since the last request is opened again; one that is lost by this request is told as
         `Transient`. Raises also `BadInput`, `NotFound`, `Permanent`, `TooMany`, and what `open` raises.
         """
-        place = self._place(key, at_ns, at_frame)
-        kept = self._kept.get(place)
-        if kept is None:
-            self._make_room()
-            kept = self._kept.setdefault(place, _Kept())
-        kept.waiting += 1
-        try:
-            async with kept.turn:
-                opening = msgspec.structs.replace(
-                    self._opening, around_ns=t0_ns, at_ns=at_ns, at_frame=at_frame
-                )
-                return await self._ask(kept, open, asked, opening)
-        finally:
-            kept.waiting -= 1
-            kept.used = asyncio.get_running_loop().time()
-            if kept.connection is None and not kept.waiting and self._kept.get(place) is kept:
-                del self._kept[place]
+        while True:
+            place = (key, self._window(key, at_ns, at_frame))
+            kept = self._kept.get(place)
+            if kept is None:
+                self._make_room()
+                kept = self._kept[place] = _Kept()
+            if kept.waiting >= _QUEUE:
+                raise TooMany("too many requests wait for this file", after=2.0)
+            kept.waiting += 1
+            try:
+                async with kept.turn:
+                    if place[1] == self._window(key, at_ns, at_frame):
+                        opening = msgspec.structs.replace(
+                            self._opening, around_ns=t0_ns, at_ns=at_ns, at_frame=at_frame
+                        )
+                        return await self._ask(kept, open, asked, opening, place)
+            finally:
+                kept.waiting -= 1
+                kept.used = asyncio.get_running_loop().time()
+                if kept.connection is None and not kept.waiting:
+                    self._kept = {at: each for at, each in self._kept.items() if each is not kept}
+            # whoever was first learnt where the windows of this file are: look again for the right one
 
-    def _place(self, key: Key, at_ns: int, at_frame: int) -> tuple[Key, tuple[int, int]]:
-        """Under which name the session is kept: one that is open and shows this frame is asked, not a new one opened."""
-        wanted = (at_ns, at_frame)
-        for (its, place), kept in self._kept.items():
-            if its != key or not kept.facts:
-                continue
-            window = kept.facts.get("window")
-            if window is None or (
-                at_frame and isinstance(window, dict) and _shows(window, at_frame)
-            ):
-                return its, place
-        return key, wanted
+    def _window(self, key: Key, at_ns: int, at_frame: int) -> int:
+        """The first frame of the window that is meant; 0 as long as nobody knows where windows are."""
+        shape = self._shapes.get(key)
+        return 0 if shape is None else shape.holding(at_ns, at_frame)
 
     def close(self) -> None:
         """End every session."""
@@ -144,7 +178,12 @@ class Sessions:
             )
 
     async def _ask(
-        self, kept: _Kept, open: Open, asked: Mapping[str, Json], opening: Opening
+        self,
+        kept: _Kept,
+        open: Open,
+        asked: Mapping[str, Json],
+        opening: Opening,
+        place: tuple[Key, int],
     ) -> Told:
         try:
             document = None
@@ -154,6 +193,7 @@ class Sessions:
             if document is None:
                 kept.close()
                 await self._open(kept, open, opening)
+                self._learn(kept, place)
                 document = await self._exchange(kept, asked)
         except _Lost as problem:
             kept.close()
@@ -176,6 +216,19 @@ class Sessions:
             kept.close()
             raise Permanent("the analyst's answer cannot be read", where=self._socket_path)
         return _told(answer, kept.facts)
+
+    def _learn(self, kept: _Kept, place: tuple[Key, int]) -> None:
+        """Where the windows of a file are, and which of them this session is."""
+        key, first = place
+        self._shapes[key] = _Shape.of(kept.facts)
+        self._shapes.move_to_end(key)
+        while len(self._shapes) > _SHAPES:
+            self._shapes.popitem(last=False)
+        window = kept.facts.get("window")
+        now = window.get("first") if isinstance(window, dict) else 1
+        if first == 0 and isinstance(now, int):
+            self._kept.pop(place, None)
+            self._kept[key, now] = kept
 
     async def _open(self, kept: _Kept, open: Open, opening: Opening) -> None:
         evidence = await open()
@@ -282,8 +335,3 @@ def _told(answer: Mapping[str, Json], facts: Mapping[str, Json]) -> Told:
         last_ns=whole("last_ns"),
         window=window if isinstance(window, dict) else None,
     )
-
-
-def _shows(window: Mapping[str, Json], frame: int) -> bool:
-    first, last = window.get("first"), window.get("last")
-    return isinstance(first, int) and isinstance(last, int) and first <= frame <= last

@@ -409,7 +409,7 @@ def _type(value: object) -> str:
     return next((name for which, name in _TYPES if value in which), "")
 
 
-def bins(answer: object, *, step: int, most: int) -> tuple[list[int], list[int]]:
+def bins(answer: object, *, most: int) -> tuple[list[int], list[int]]:
     """Packets and bytes of each step from the file's first moment, dense; `most` bounds how many."""
     packets, sizes = [0] * most, [0] * most
     last = -1

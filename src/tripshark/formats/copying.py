@@ -19,7 +19,7 @@ TLS_KEY_LOG: Final = 0x544C534B
 MAX_KEY_LOG: Final = 16 << 20
 _CUSTOM: Final = frozenset({0x0BAD, 0x4000_0BAD})  # Wireshark gives each a row
 _SYSDIG: Final = frozenset({0x204, 0x208, 0x216, 0x217, 0x221, 0x222})
-_ROWS: Final = (
+ROWS: Final = (
     frozenset({blocks.PACKET, blocks.SIMPLE_PACKET, blocks.OLD_PACKET, blocks.JOURNAL})
     | _CUSTOM
     | _SYSDIG
@@ -124,7 +124,7 @@ def _walk(data: bytes | memoryview) -> Iterator[_Block]:
         if length < _least(kind) or length % 4 or at + length > len(view):
             break
         raw = view[at : at + length]
-        has_row = kind in _ROWS
+        has_row = kind in ROWS
         frame += has_row
         yield _Block(kind, raw, order, frame if has_row else 0)
         at += length
