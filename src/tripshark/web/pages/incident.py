@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 from urllib.parse import quote, urlencode
 
@@ -15,7 +14,7 @@ from tripshark.model.evidence import Manifest, Word
 from tripshark.model.incident import Incident, State
 from tripshark.web import query, site
 from tripshark.web.caller import caller_of
-from tripshark.web.incident import incident_of
+from tripshark.web.incident import incident_of, looked
 from tripshark.web.openapi import Described, Parameter
 from tripshark.web.pages.cards import cards
 from tripshark.web.pages.dossier import SEALED, Dossier, gather
@@ -39,9 +38,9 @@ async def show(request: Request, parts: Parts) -> Response:
     found = await incident_of(request, parts)
     caller = caller_of(request, parts)
     it = await gather(parts, caller, found, query.text(request.query_params, "node"))
-    if it.findings is not None and parts.custody is not None:
+    if it.findings is not None:
         label = f"{it.node}-findings.json" if it.node else "findings.json"
-        await asyncio.to_thread(parts.custody, found.id, label, caller.name)
+        await looked(parts, found, label, caller.name)
     return site.page(
         request,
         parts,
