@@ -220,6 +220,7 @@ async function nearest(second) {
 
 /** @param {number} step -1 or 1 */
 async function alert(step) {
+  await alertsKnown;
   const here = list.selected.number;
   const numbers = now.alerts.map((each) => each.number);
   const to = step > 0 ? numbers.find((each) => each > here) : numbers.filter((each) => each < here).pop();
@@ -285,10 +286,12 @@ async function some() {
 }
 
 let stepMs = 0;
+/** Kept once it is known where the alerts are. */
+let alertsKnown = Promise.resolve();
 
 /** The whole timeline, in about as many steps as it has room for. */
 function all() {
-  return attempt("timeline", async () => {
+  return (alertsKnown = attempt("timeline", async () => {
     let whole = await api.intervals("", stepMs || "");
     const wanted = Math.max(1, Math.ceil((whole.packets.length * whole.step_ns) / 1e6 / BINS));
     const has = whole.step_ns / 1e6;
@@ -302,7 +305,7 @@ function all() {
     now.alerts = frames.filter((each) => each.alert).map((each) => ({ number: each.number, second: secondOf(each) }));
     timeline.mark({ alerts: now.alerts.map((each) => each.second) });
     the("alert-count").textContent = now.alerts.length ? String(now.alerts.length) : "";
-  });
+  }));
 }
 
 /** @type {Record<string, () => string>} */
@@ -540,6 +543,9 @@ async function start() {
   timeline.mark({ span: timeIn(text, now.startNs) });
   list.grid.focus({ preventScroll: true });
   void notes.load();
+  /** @type {() => void} */
+  let known = () => undefined;
+  alertsKnown = new Promise((done) => (known = done));
   await attempt("list", async () => {
     try {
       await list.reset();
@@ -556,6 +562,7 @@ async function start() {
   });
   view.dataset.ready = "";
   await all();
+  known();
   void some();
   notes.later();
 }
