@@ -172,6 +172,8 @@ def _is_ours(said: str, request: Request, origin: str) -> bool:
         name = urlsplit(said).netloc.lower()
     except ValueError:
         return False
+    if origin and name == urlsplit(origin).netloc.lower():
+        return False  # our name, without TLS: anybody on the way can make pages there
     return bool(name) and name == request.headers.get("host", "").lower()
 
 
