@@ -12,10 +12,9 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from tripshark.errors import BadInput, NotFound, TripsharkError
-from tripshark.wireshark.asking import Service
 from tripshark.wireshark.sentences import (
     ANY,
     AT,
@@ -29,6 +28,9 @@ from tripshark.wireshark.sentences import (
     unquoted,
     values,
 )
+
+if TYPE_CHECKING:
+    from tripshark.wireshark.asking import Service
 
 LIST_SECONDS: Final = 1.0  # that a service may take while Wireshark starts
 BEGIN_SECONDS: Final = 30.0  # until a capture's first bytes
@@ -155,6 +157,8 @@ def _pod(row: Mapping[str, Any]) -> bool:
 
 def _services(asked: argparse.Namespace) -> list[tuple[str, Service]]:
     """Those of the installation: this machine's, and the one that was named."""
+    from tripshark.wireshark.asking import Service
+
     found = []
     if asked.data is not None:
         found.append((HERE, _here(asked.data)))
@@ -166,6 +170,8 @@ def _services(asked: argparse.Namespace) -> list[tuple[str, Service]]:
 
 def _here(data: Path) -> Service:
     """Over its socket; who may not open that may still be allowed to ask like anybody else."""
+    from tripshark.wireshark.asking import Service
+
     try:
         url = (data / "listening").read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):
