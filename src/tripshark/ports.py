@@ -289,3 +289,13 @@ class Analyst(Protocol):
 
     async def analyse(self, path: str, question: Question) -> Findings:
         """Raises `Transient` or `Permanent`; a failed analysis never withholds evidence."""
+
+
+class Reporter(Protocol):
+    """Writes what people read of an incident."""
+
+    def companions(self, incident: Incident, problem: str) -> Mapping[str, bytes]:
+        """What is to lie beside the sealed evidence and its findings, by file name; `problem` says why there are none.
+
+        Called in a thread. Raises `Permanent`.
+        """

@@ -34,7 +34,7 @@ from tripshark.model.target import (
     TargetKind,
 )
 from tripshark.ports import AlertRow
-from tripshark.programs.timeline import timeline
+from tripshark.programs import reporting
 from tripshark.respond.details import Host
 from tripshark.respond.names import MAX_NAME, Named, comments, joint, named, names
 from tripshark.respond.seal import seal
@@ -304,7 +304,8 @@ def sealed(folder: Path, packets: Packets, *, book: AddressBook | None = None) -
         now_ns=150 * S,
     )
     evidence = Path(vault.folder(incident.id))
-    lines = timeline(done.incident, [row], evidence).splitlines()
+    told = reporting.told(evidence)
+    lines = reporting.Reports().write("timeline", [told]).content.splitlines()
     (folder / "timeline").write_text("\n".join(json.loads(each)["message"] for each in lines))
     assert manifest_json(done.manifest)
     return evidence

@@ -28,6 +28,7 @@ from tripshark.model.target import (
     TargetKind,
 )
 from tripshark.ports import AlertRow, CaptureRequest
+from tripshark.programs.reporting import Reports
 from tripshark.store.catalogue import SqlCatalogue
 from tripshark.store.notes import SqlNotes
 from tripshark.store.vault import FolderVault
@@ -188,6 +189,13 @@ def make_alert(number: int = 1, **changes: object) -> AlertRow:
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with made_world(tmp_path) as made:
+        yield made
+
+
+@asynccontextmanager
+async def made_world(tmp_path: Path) -> AsyncIterator[World]:
+    """The world of one test, closed with the block."""
     clock = SystemClock()
     catalogue = await SqlCatalogue.open(tmp_path / "catalogue.sqlite")
     vault = FolderVault(tmp_path, clock=clock)
@@ -238,6 +246,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
         custody=lambda id, name, who: viewed.append((id, name, who)),
         hosts=frozenset({"Node-1"}),
         notes=SqlNotes(catalogue),
+        exports=Reports(),
         dissection=AwayDissection(),
         node="node-1",
     )

@@ -72,6 +72,13 @@ TABLE: Final[Mapping[str, Needs]] = {
     "GET /v1/incidents/{id}/shared.pcapng": Needs(
         needs=(GET_INCIDENT, GET_EVIDENCE, EXPORT), ok=400
     ),  # what is sealed in these tests is no capture
+    "GET /v1/incidents/{id}/export/{format}": Needs(
+        path="/v1/incidents/{id}/export/stix", needs=(GET_INCIDENT, GET_EVIDENCE)
+    ),
+    "GET /v1/incidents/{id}/report.html": Needs(needs=(GET_INCIDENT, GET_EVIDENCE)),
+    "GET /v1/incidents/{id}/parts/{node}/report.html": Needs(
+        path="/v1/incidents/{id}/parts/node-1/report.html", needs=(GET_INCIDENT, GET_EVIDENCE)
+    ),
     "POST /v1/captures": Needs(needs=(CAPTURE,), ok=202, json={"target": "payments/shop0"}),
     "GET /v1/live": Needs(
         path="/v1/live?target=payments/shop0", needs=(CAPTURE,), ok=404

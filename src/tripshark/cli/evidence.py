@@ -6,7 +6,7 @@ import asyncio
 import io
 import sys
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -30,16 +30,15 @@ from tripshark.formats.copying import read_key_log
 from tripshark.formats.handing_on import with_notes
 from tripshark.model.incident import Incident, State
 from tripshark.model.note import Note
-from tripshark.ports import AlertRow
 from tripshark.programs.accounts import current
 from tripshark.programs.reading import capture_file, reading
-from tripshark.programs.timeline import timeline
+from tripshark.programs.reporting import Reports, told
 from tripshark.settings import Settings
 from tripshark.store.notes import SqlNotes
 from tripshark.store.verify import verify as recompute
 
-FORMATS = ("pcapng", "pcap", "zip", "timeline")
-EXTENSIONS = {"pcapng": "pcapng", "pcap": "pcap", "zip": "zip", "timeline": "jsonl"}
+PACKETS = ("pcapng", "pcap")
+ZEEK = "zeek"  # a folder of Zeek's logs
 
 
 @command
@@ -49,7 +48,12 @@ def export(
         Path | None, typer.Option("-o", "--output", help="File to write; - for standard output.")
     ] = None,
     format: Annotated[
-        str, typer.Option("--format", help="pcapng, pcap, zip or timeline.")
+        str,
+        typer.Option(
+            "--format",
+            help="pcapng, pcap, zip; report, markdown, timeline; ecs, ocsf, stix, misp; zeek (a folder), or zeek-conn, "
+            "zeek-dns, zeek-ssl, zeek-http.",
+        ),
     ] = "pcapng",
     file: Annotated[
         str,
@@ -81,28 +85,57 @@ def export(
 
     Example: tripshark export last --format zip -o incident.zip
     """
-    if format not in FORMATS:
-        raise BadInput(f"unknown format {format!r}", hint=f"one of {', '.join(FORMATS)}")
+    reports = Reports()
+    formats = (*PACKETS, "zip", *reports.names, ZEEK)
+    if format not in formats:
+        raise BadInput(f"unknown format {format!r}", hint=f"one of {', '.join(formats)}")
     settings = settings_of(config, data)
     keys = _key_log(tls_keys, format)
-    found, content = asyncio.run(
+    found, made = asyncio.run(
         _export(settings, incident, format, file, with_notes_=notes, keys=keys)
     )
-    path = output or Path(f"{found.id}.{EXTENSIONS[format]}")
-    if str(path) == "-":
-        sys.stdout.buffer.write(content)
-        sys.stdout.buffer.flush()
-        return
+    if format == ZEEK:
+        written = _write_all(output or Path(f"{found.id}-zeek"), made)
+    else:
+        [(suffix, content)] = made.items()
+        path = output or Path(f"{found.id}.{suffix}")
+        if str(path) == "-":
+            sys.stdout.buffer.write(content)
+            sys.stdout.buffer.flush()
+            return
+        written = {path: content}
+        _write(path, content)
+    if as_json:
+        size = sum(map(len, written.values()))
+        where = output or Path(f"{found.id}-zeek") if format == ZEEK else next(iter(written))
+        emit({"incident": found.id, "format": format, "file": str(where), "bytes": size})
+    else:
+        for path, content in written.items():
+            out.print(f"{printable(path)}: {len(content)} bytes")
+
+
+def _write_all(folder: Path, made: Mapping[str, bytes]) -> dict[Path, bytes]:
+    """Several files in a folder of their own. Raises `BadInput`, `Permanent`."""
+    if str(folder) == "-":
+        raise BadInput("several files do not fit into one output", hint="--format zeek-conn -o -")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise Permanent(f"cannot write: {problem.strerror}", where=str(folder)) from problem
+    written = {folder / name: content for name, content in made.items()}
+    for path, content in written.items():
+        _write(path, content)
+    return written
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Raises `Permanent`."""
     try:
         path.write_bytes(content)
     except OSError as problem:
         raise Permanent(
             f"cannot write: {problem.strerror}", where=str(path), hint="name another file with -o"
         ) from problem
-    if as_json:
-        emit({"incident": found.id, "format": format, "file": str(path), "bytes": len(content)})
-    else:
-        out.print(f"{printable(path)}: {len(content)} bytes")
 
 
 def _key_log(path: Path | None, format: str) -> bytes:
@@ -119,7 +152,8 @@ def _key_log(path: Path | None, format: str) -> bytes:
 
 async def _export(
     settings: Settings, id: str, format: str, file: str, *, with_notes_: bool, keys: bytes
-) -> tuple[Incident, bytes]:
+) -> tuple[Incident, dict[str, bytes]]:
+    """The incident, and what was made of it by the end of its file's name."""
     async with reading(settings) as store:
         found = await store.find(id)
         if found.state is State.REMOVED:
@@ -131,16 +165,13 @@ async def _export(
                 f"{found.id} is still {found.state}", hint="export it when it is sealed", after=5.0
             )
         folder = Path(store.vault.folder(found.id))
-        rows = await store.catalogue.alerts(found.id)
         notes = await SqlNotes(store.catalogue).of(found.id) if with_notes_ else ()
         if notes and format == "pcapng":
             err.print(
                 f"[dim]with {len(notes)} notes as comments; --without-notes leaves them out[/]"
             )
         try:
-            content = await asyncio.to_thread(
-                _content, found, rows, folder, format, file, notes, keys
-            )
+            made = await asyncio.to_thread(_made, found, folder, format, file, notes, keys)
         except OSError as problem:
             raise Permanent(
                 f"the evidence cannot be read: {problem.strerror}",
@@ -153,29 +184,26 @@ async def _export(
             err.print(
                 f"[yellow]the export could not be noted in custody.jsonl: {printable(problem)}[/]"
             )
-        return found, content
+        return found, made
 
 
-def _content(
-    found: Incident,
-    rows: Sequence[AlertRow],
-    folder: Path,
-    format: str,
-    file: str,
-    notes: Sequence[Note],
-    keys: bytes,
-) -> bytes:
-    """The bytes to be handed on. Raises `OSError`, `NotFound`."""
-    match format:
-        case "zip":
-            return _zip(found, folder)
-        case "timeline":
-            return timeline(found, rows, folder)
-        case _:
-            path = _packets(folder, file)
-            if format == "pcap":
-                return _classic(path)
-            return with_notes(path.read_bytes(), path.name, notes, keys)
+def _made(
+    found: Incident, folder: Path, format: str, file: str, notes: Sequence[Note], keys: bytes
+) -> dict[str, bytes]:
+    """What is to be handed on, by the end of the file's name. Raises `OSError`, `NotFound`."""
+    if format == "zip":
+        return {"zip": _zip(found, folder)}
+    if format not in PACKETS:
+        reports, its = Reports(), told(folder, problem=found.problem)
+        names = [each for each in reports.names if each.startswith("zeek-")]
+        forms = names if format == ZEEK else [format]
+        return {
+            made.suffix: made.content for made in (reports.write(each, [its]) for each in forms)
+        }
+    path = _packets(folder, file)
+    if format == "pcap":
+        return {"pcap": _classic(path)}
+    return {"pcapng": with_notes(path.read_bytes(), path.name, notes, keys)}
 
 
 def _packets(folder: Path, name: str) -> Path:

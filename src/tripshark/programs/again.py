@@ -18,13 +18,14 @@ from tripshark.model.incident import Incident
 from tripshark.model.indicator import with_indicators
 from tripshark.ports import AlertRow
 from tripshark.programs.reading import reading
+from tripshark.programs.reporting import Reports
 from tripshark.programs.watchlist import Watchlist
 from tripshark.respond import questioning
 from tripshark.settings import Settings
 
 
 async def analyse_again(settings: Settings, id: str) -> Findings:
-    """New findings beside the evidence, and their summary in the catalogue.
+    """New findings and reports beside the evidence, and their summary in the catalogue.
 
     Raises `NotFound` (no such incident, or no packets), `Transient` when the analyst is away.
     """
@@ -43,6 +44,9 @@ async def analyse_again(settings: Settings, id: str) -> Findings:
         findings = with_indicators(findings, await Watchlist(settings.indicators)())
         content = msgspec.json.format(msgspec.json.encode(findings), indent=2) + b"\n"
         store.vault.beside(incident.id, "findings.json", content)
+        written = Reports().companions(replace(incident, folder=str(folder)), "")
+        for name, made in written.items():
+            store.vault.beside(incident.id, name, made)
         known = await store.catalogue.incident(incident.id)
         await store.catalogue.put(
             incidents=[replace(known or incident, summary=findings.summary, problem="")]

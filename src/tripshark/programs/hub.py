@@ -43,6 +43,7 @@ from tripshark.programs.logs import log_to_stderr
 from tripshark.programs.node import Config
 from tripshark.programs.privilege import give_up
 from tripshark.programs.reach import keep_reach
+from tripshark.programs.reporting import Reports
 from tripshark.programs.retaining import forget
 from tripshark.programs.signing_in import desk_of
 from tripshark.settings import Settings, load
@@ -197,6 +198,7 @@ class Hub:
                 deed=deed,
                 index=indexing.index,
                 notes=SqlNotes(catalogue),
+                exports=Reports(),
                 to_pcap=to_pcap,
                 scratch=data / "scratch",
                 hosts=frozenset({settings.listen.host, platform.node()}),

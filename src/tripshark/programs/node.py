@@ -53,6 +53,7 @@ from tripshark.programs.logs import log_to_stderr
 from tripshark.programs.privilege import give_up
 from tripshark.programs.reach import keep_reach
 from tripshark.programs.reload import RulesInForce
+from tripshark.programs.reporting import Reports
 from tripshark.programs.retaining import retain
 from tripshark.programs.signing_in import desk_of
 from tripshark.programs.watchlist import Watchlist
@@ -289,6 +290,7 @@ class Node:
             if outbox is not None:
                 outbox.wake()
 
+        reports = Reports()
         runner = Runner(
             World(
                 journal=journal,
@@ -303,6 +305,7 @@ class Node:
                 addresses=book,
                 fleet=cluster.captures if cluster else None,
                 told=told,
+                reporter=reports,
                 watchlist=watchlist,
                 analysed=analysed,
             ),
@@ -374,6 +377,7 @@ class Node:
             deed=vault.custody,
             index=indexing.index,
             notes=SqlNotes(catalogue),
+            exports=reports,
             to_pcap=to_pcap,
             scratch=data / "scratch",
             hosts=frozenset({settings.listen.host, platform.node()}),

@@ -111,6 +111,7 @@ class Case:
     findings: Findings | None = None
     problem: str = ""
     deeds: tuple[Deed, ...] = ()
+    custody_problem: str = ""  # why the custody cannot be believed
     node: str = ""  # whose part this is, where an incident has several
 
     @property
@@ -265,12 +266,13 @@ class Case:
 
     @cached_property
     def flows(self) -> Mapping[tuple[str, str, int], Conversation]:
-        """(client, server, server's port) → the first conversation between them, for rows that know no more."""
-        found: dict[tuple[str, str, int], Conversation] = {}
+        """(client, server, server's port) → their conversation, where they had but one: rows know no more of theirs."""
+        found: dict[tuple[str, str, int], Conversation | None] = {}
         for each in self.conversations:
             client, server = ends(each)
-            found.setdefault((client[0], server[0], server[1]), each)
-        return found
+            key = (client[0], server[0], server[1])
+            found[key] = None if key in found else each
+        return {key: each for key, each in found.items() if each is not None}
 
     @property
     def conversations(self) -> Sequence[Conversation]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
 from functools import cache
 from importlib.resources import files
 from typing import Final
@@ -20,7 +19,6 @@ from tripshark.report.document import As, Document, Table
 from tripshark.report.picture import Picture, drawings
 
 MAX_BYTES: Final = 2_000_000
-_STYLE = re.compile(rb"<style>(.*?)</style>", re.DOTALL)
 _FEWER: Final = (500, 200, 80, 30, 10)
 
 
@@ -28,12 +26,6 @@ def policy(style: bytes) -> str:
     """A Content-Security-Policy that allows this style sheet and nothing else."""
     digest = base64.b64encode(hashlib.sha256(style).digest()).decode()
     return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-
-
-def policy_of(page: bytes) -> str:
-    """The policy for a page written by this or another version: its first style sheet, and nothing else."""
-    found = _STYLE.search(page)
-    return policy(found[1] if found else b"")
 
 
 def write(document: Document) -> bytes:

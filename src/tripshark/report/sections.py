@@ -564,6 +564,8 @@ def _custody(case: Case) -> Sequence[Block]:
             ((each.name, f"{each.bytes:,}", each.sha256) for each in manifest.files),
         ),
     ]
+    if case.custody_problem:
+        blocks.append(Paragraph(f"Take care: {printable(case.custody_problem, 400)}."))
     if case.deeds:
         blocks.append(
             table(

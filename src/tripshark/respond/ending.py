@@ -12,10 +12,11 @@ import structlog
 
 from tripshark.errors import Transient, TripsharkError
 from tripshark.model.evidence import Manifest, manifest_json
+from tripshark.model.finding import Findings
 from tripshark.model.gaps import with_ledger
 from tripshark.model.incident import Incident, State
 from tripshark.model.indicator import with_indicators
-from tripshark.ports import AlertRow
+from tripshark.ports import AlertRow, Analyst
 from tripshark.respond.cataloguing import RETRY, Cataloguing
 from tripshark.respond.details import Host
 from tripshark.respond.incidents import Incidents, Open
@@ -113,9 +114,26 @@ class Ending:
         )
 
     async def _analyse(self, incident: Incident, sealed: Sealed, rows: Iterable[AlertRow]) -> None:
-        """One paragraph for people, findings for programs; a failure is noted and withholds nothing."""
-        if self._world.analyst is None or not incident.packets:
-            return
+        """One paragraph for people, findings for programs, a report; a failure is noted and withholds nothing."""
+        findings, problem = None, ""
+        if self._world.analyst is not None and incident.packets:
+            async with self._analysing:
+                try:
+                    findings = await self._findings(self._world.analyst, incident, sealed, rows)
+                except TripsharkError as failed:
+                    log.warning("no findings", incident=incident.id, problem=str(failed))
+                    problem = f"no findings: {failed.message}"
+        unreported = await self._report(incident, problem)
+        if problem := problem or unreported:
+            await self._cataloguing.add(incident.id, problem=problem)
+        if findings is not None:
+            await self._cataloguing.add(incident.id, summary=findings.summary)
+            self._world.analysed()
+
+    async def _findings(
+        self, analyst: Analyst, incident: Incident, sealed: Sealed, rows: Iterable[AlertRow]
+    ) -> Findings:
+        """Beside the evidence when this returns."""
         asked = question(
             incident,
             rows,
@@ -125,29 +143,39 @@ class Ending:
             node=self._host.name,
         )
         evidence = next(file for file in sealed.manifest.files if file.name.endswith(".pcapng"))
-        async with self._analysing:
-            try:
-                path = f"{incident.folder}/{evidence.name}"
-                try:
-                    findings = await self._world.analyst.analyse(path, asked)
-                except Transient:  # it may just be restarting
-                    await asyncio.sleep(RETRY)
-                    findings = await self._world.analyst.analyse(path, asked)
-                findings = with_ledger(findings, sealed.manifest.ledger)
-                if self._world.watchlist is not None:
-                    findings = with_indicators(findings, await self._world.watchlist())
-                await asyncio.to_thread(
-                    self._world.vault.beside,
-                    incident.id,
-                    "findings.json",
-                    msgspec.json.format(msgspec.json.encode(findings), indent=2) + b"\n",
-                )
-            except TripsharkError as problem:
-                log.warning("no findings", incident=incident.id, problem=str(problem))
-                await self._cataloguing.add(incident.id, problem=f"no findings: {problem.message}")
-                return
-        await self._cataloguing.add(incident.id, summary=findings.summary)
-        self._world.analysed()
+        path = f"{incident.folder}/{evidence.name}"
+        try:
+            findings = await analyst.analyse(path, asked)
+        except Transient:  # it may just be restarting
+            await asyncio.sleep(RETRY)
+            findings = await analyst.analyse(path, asked)
+        findings = with_ledger(findings, sealed.manifest.ledger)
+        if self._world.watchlist is not None:
+            findings = with_indicators(findings, await self._world.watchlist())
+        await asyncio.to_thread(
+            self._world.vault.beside,
+            incident.id,
+            "findings.json",
+            msgspec.json.format(msgspec.json.encode(findings), indent=2) + b"\n",
+        )
+        return findings
+
+    async def _report(self, incident: Incident, problem: str) -> str:
+        """What people read, beside the evidence; also of evidence without packets or findings. Returns why not."""
+        reporter, vault = self._world.reporter, self._world.vault
+        if reporter is None:
+            return ""
+
+        def write() -> None:
+            for name, content in reporter.companions(incident, problem).items():
+                vault.beside(incident.id, name, content)
+
+        try:
+            await asyncio.to_thread(write)
+        except TripsharkError as failed:
+            log.warning("no report", incident=incident.id, problem=str(failed))
+            return f"no report: {failed.message}"
+        return ""
 
 
 def digest(manifest: Manifest) -> str:

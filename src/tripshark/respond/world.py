@@ -15,6 +15,7 @@ from tripshark.ports import (
     Journal,
     Meter,
     Recorder,
+    Reporter,
     Targets,
     Vault,
 )
@@ -39,3 +40,4 @@ class World:
     told: Callable[[Incident], None] = lambda _incident: None  # an incident ended
     watchlist: Callable[[], Awaitable[Indicators]] | None = None  # what the operator looks for
     analysed: Callable[[], None] = lambda: None  # findings were written
+    reporter: Reporter | None = None  # writes what people read beside the evidence

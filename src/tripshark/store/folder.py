@@ -10,7 +10,7 @@ MANIFEST = "manifest.json"
 HOLD = "hold.json"
 
 
-COMPANIONS = frozenset({"findings.json", "report.html", "timeline.jsonl"})
+COMPANIONS = frozenset({"findings.json", "report.html", "report.md", "timeline.jsonl"})
 
 
 OWN = frozenset({MANIFEST, signature.NAME, custody.NAME, HOLD}) | COMPANIONS

@@ -32,7 +32,7 @@ from tripshark.web.parts import Parts
 CHUNK = 1 << 18
 MANIFEST = "manifest.json"
 BESIDE = frozenset(
-    {"findings.json", "timeline.jsonl", "report.html", "custody.jsonl", "viewed.jsonl"}
+    {"findings.json", "timeline.jsonl", "report.md", "custody.jsonl", "viewed.jsonl"}
 )
 MERGED = re.compile(r"merged(-[0-9]{1,5})?\.pcapng|merged\.json")
 _MEDIA = {
@@ -40,6 +40,7 @@ _MEDIA = {
     ".pcap": "application/vnd.tcpdump.pcap",
     ".json": "application/json",
     ".jsonl": "application/jsonl",
+    ".md": "text/markdown; charset=utf-8",
 }
 
 

@@ -163,6 +163,35 @@ class Notes(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """The documents of one part, as exports are made of them."""
+
+    manifest: bytes
+    findings: bytes = b""
+    custody: bytes = b""
+    node: str = ""  # where an incident has several parts
+    problem: str = ""  # why there are no findings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """One form of an incident, and what the file is called."""
+
+    content: bytes
+    suffix: str
+    media: str
+
+
+class Exports(Protocol):
+    """Writes an incident in other tools' formats; `programs.reporting` has one. May take a while: call it in a thread."""
+
+    @property
+    def names(self) -> Sequence[str]: ...
+    def write(self, name: str, parts: Sequence[Told]) -> Exported:
+        """Raises `BadInput` for a format that is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JournalState:
     """How the journal is doing."""
 
@@ -198,6 +227,7 @@ class Parts:
     )
     index: Index | None = None  # what is searched for over all evidence
     notes: Notes | None = None  # what analysts write at packets
+    exports: Exports | None = None  # report, timeline, and other tools' formats
     to_pcap: Callable[[Path, Path], None] | None = None  # pcapng → classic pcap
     scratch: Path | None = None  # where converted files live for the length of an answer
     hosts: frozenset[str] = field(default_factory=frozenset)  # names by which we may be called

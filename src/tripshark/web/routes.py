@@ -11,11 +11,12 @@ from starlette.responses import Response
 
 from tripshark.errors import NotFound
 from tripshark.model.alert import Json
-from tripshark.model.incident import EVERY
+from tripshark.model.incident import EVERY, State
 from tripshark.web import (
     captures,
     derived,
     evidence,
+    exports,
     live,
     notes,
     openapi,
@@ -24,6 +25,7 @@ from tripshark.web import (
     profile,
     query,
     search,
+    shaped,
     shapes,
     signin,
     site,
@@ -38,6 +40,7 @@ from tripshark.web.incident import incident_of
 from tripshark.web.openapi import Described, Parameter
 from tripshark.web.parts import Parts
 from tripshark.web.route import Route
+from tripshark.web.schema import FLAG, TEXT, mapping, maybe, obj, one_of, rows, whole
 from tripshark.web.seen import refusal_counts, seen
 
 # ------------------------------------------------------------------------------------------- incidents
@@ -134,7 +137,12 @@ async def describe(request: Request, parts: Parts) -> Response:
 
 _ID = Parameter("id", "path", "Id of the incident.")
 _SINCE = Parameter("since", "query", "Not older than this: 2h, or an RFC 3339 time.")
-_LIMIT = Parameter("limit", "query", "At most this many, 1 to 500; default 50.")
+_LIMIT = Parameter(
+    "limit",
+    "query",
+    "At most this many, 1 to 500; default 50.",
+    whole(1, query.MAX_LIMIT, default=50),
+)
 
 ROUTES: tuple[Route, ...] = (
     *signin.ROUTES,
@@ -145,17 +153,9 @@ ROUTES: tuple[Route, ...] = (
         described=Described(
             "Start a capture by hand.",
             answers={"202": "The incident that was opened."},
-            body={
-                "target": "payments/checkout-7d9f, netns:NAME, host, pid:N",
-                "before": "how far back, 30s",
-                "after": "how long on, 10s",
-                "scope": "flow, peer, pod, workload, service or node",
-                "peer": "address or address:port",
-                "filter": "pcap-filter(7)",
-                "max_bytes": "50MB",
-            },
-            required=("target",),
-            errors=(400, 401, 403, 404, 409, 413, 415, 503),
+            takes=shaped.CAPTURE,
+            gives=shaped.INCIDENT,
+            errors=(404, 409, 413, 415),
         ),
     ),
     Route(
@@ -164,12 +164,18 @@ ROUTES: tuple[Route, ...] = (
         described=Described(
             "Incidents, newest first; `next` is the cursor for `before`.",
             answers={"200": "A page of incidents."},
+            gives=obj({"incidents": rows(shaped.INCIDENT), "next": maybe(TEXT)}),
             parameters=(
                 _SINCE,
                 Parameter("namespace", "query", "Kubernetes namespace of the target."),
                 Parameter("pod", "query", "Pod of the target."),
                 Parameter("rule", "query", "Tripshark's or Falco's rule."),
-                Parameter("state", "query", "open, sealing, sealed, empty, failed or removed."),
+                Parameter(
+                    "state",
+                    "query",
+                    "Only those in this state.",
+                    one_of(*(each.value for each in State)),
+                ),
                 Parameter("text", "query", "Stands somewhere in target, rules or summary."),
                 Parameter("before", "query", "Only incidents older than this one."),
                 _LIMIT,
@@ -183,7 +189,8 @@ ROUTES: tuple[Route, ...] = (
             "One incident with its plan and its alerts.",
             answers={"200": "The incident."},
             parameters=(_ID,),
-            errors=(400, 401, 404),
+            gives=shaped.WHOLE_INCIDENT,
+            errors=(404,),
         ),
     ),
     Route(
@@ -193,9 +200,11 @@ ROUTES: tuple[Route, ...] = (
             "The parts of an incident, one for each node that recorded it; a node by itself lists none.",
             answers={"200": "Its parts."},
             parameters=(_ID,),
-            errors=(400, 401, 403, 404),
+            gives=obj({"incident": TEXT, "parts": rows(shaped.PART)}),
+            errors=(404,),
         ),
     ),
+    *exports.ROUTES,
     Route(
         path="/v1/incidents/{id}/parts/{node}/{name}",
         handler=serve_evidence,
@@ -212,8 +221,8 @@ ROUTES: tuple[Route, ...] = (
                 Parameter("node", "path", "Name of the node."),
                 Parameter("name", "path", "Name of the file."),
             ),
-            errors=(400, 401, 403, 404, 416, 500, 503),
-            media="application/octet-stream",
+            errors=(404, 416, 500),
+            media=shaped.FILES,
         ),
     ),
     *notes.ROUTES,
@@ -225,7 +234,7 @@ ROUTES: tuple[Route, ...] = (
         handler=serve_evidence,
         described=Described(
             "A file of the evidence: evidence.pcapng (and evidence-*.pcapng), evidence.pcap, manifest.json, "
-            "findings.json, timeline.jsonl, report.html, custody.jsonl. ETag is the SHA-256. Of an incident with "
+            "findings.json, timeline.jsonl, report.md, custody.jsonl. ETag is the SHA-256. Of an incident with "
             "several parts: merged.pcapng (and merged-*.pcapng) and merged.json, which says where every byte came from.",
             answers={
                 "200": "The file.",
@@ -234,8 +243,8 @@ ROUTES: tuple[Route, ...] = (
                 "307": "The store hands it out.",
             },
             parameters=(_ID, Parameter("name", "path", "Name of the file.")),
-            errors=(400, 401, 403, 404, 416, 500, 503),
-            media="application/octet-stream",
+            errors=(404, 416, 500),
+            media=shaped.FILES,
         ),
     ),
     Route(
@@ -244,13 +253,15 @@ ROUTES: tuple[Route, ...] = (
         described=Described(
             "What is being recorded, and how far back.",
             answers={"200": "All targets."},
-            errors=(400, 401, 503),
+            gives=obj({"targets": rows(shaped.TARGET)}),
         ),
     ),
     Route(
         path="/v1/rules",
         handler=list_rules,
-        described=Described("The rules in force, merged.", answers={"200": "All rules."}),
+        described=Described(
+            "The rules in force, merged.", answers={"200": "All rules."}, gives=shaped.RULES
+        ),
     ),
     Route(
         path="/v1/refusals",
@@ -259,18 +270,24 @@ ROUTES: tuple[Route, ...] = (
             "Alerts that led to no capture, newest first, and how many by reason.",
             answers={"200": "Refusals."},
             parameters=(_SINCE, _LIMIT),
+            gives=shaped.REFUSALS,
         ),
     ),
     Route(
         path="/v1/openapi.json",
         handler=describe,
-        described=Described("This description.", answers={"200": "OpenAPI 3.1."}, errors=(401,)),
+        described=Described("This description.", answers={"200": "OpenAPI 3.1."}, gives=mapping()),
     ),
     Route(
         path="/healthz",
         handler=healthz,
         is_open=True,
-        described=Described("The process lives.", answers={"200": "It does."}, errors=()),
+        described=Described(
+            "The process lives.",
+            answers={"200": "It does."},
+            gives=obj({"ok": FLAG}),
+            errors=(400,),
+        ),
     ),
     Route(
         path="/readyz",
@@ -279,14 +296,15 @@ ROUTES: tuple[Route, ...] = (
         described=Described(
             "Recorder connected, disk writable, journal healthy; what Falco loses on its way is listed.",
             answers={"200": "Ready.", "503": "Not ready; the checks say why."},
-            errors=(),
+            gives=shaped.READY,
+            errors=(400,),
         ),
     ),
     Route(
         path="/metrics",
         handler=metrics,
         described=Described(
-            "Prometheus metrics.", answers={"200": "Metrics."}, media="text/plain", errors=(401,)
+            "Prometheus metrics.", answers={"200": "Metrics."}, media="text/plain"
         ),
     ),
     *live.ROUTES,
