@@ -19,6 +19,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from tripshark.errors import BadInput, NotFound, Permanent, Transient
+from tripshark.formats.wireshark_profile import COLOURS
 from tripshark.model.alert import Json
 from tripshark.model.text import visible
 
@@ -44,7 +45,15 @@ _BESIDE: Final = (  # what is asked of every frame beside Wireshark's own column
     "systemd_journal.syslog_id",
     "systemd_journal.priority",
 )
-_ALERT: Final = {True: ("a40000", "ffffff"), False: ("fce5cd", "7a3e00")}  # urgent or not
+_URGENT, _WARNING, _ALERT, _MARK, _NOTED = ((bg, fg) for _, _, bg, fg in COLOURS[:5])
+_BY_PRIORITY: Final = {  # as sharkd spells them: "CRIT - critical conditions"
+    "EMERG": _URGENT,
+    "ALERT": _URGENT,
+    "CRIT": _URGENT,
+    "ERR": _WARNING,
+    "ERROR": _WARNING,
+    "WARNING": _WARNING,
+}
 FOLLOWED: Final = {"tcp": "TCP", "udp": "UDP", "tls": "TLS", "http": "HTTP"}
 _TAPS: Final = {
     "conversations": ("conv:TCP", "conv:UDP"),
@@ -280,10 +289,12 @@ def rows(
         cells[0] = str(num)
         if time_ns and first_ns:
             cells[1] = _relative(time_ns - first_ns)
-        is_alert = who == "falco"
+        is_alert, is_mark = who == "falco", who == "tripshark"
         bg, fg = _colour(each.get("bg"), "ffffff"), _colour(each.get("fg"), "12272e")
         if is_alert:
-            bg, fg = _ALERT[priority[:1] in {"0", "1", "2", "3"}]
+            bg, fg = _BY_PRIORITY.get(priority.partition(" ")[0], _ALERT)
+        elif is_mark or comment:
+            bg, fg = _MARK if is_mark else _NOTED
         comments: list[Json] = [comment] if comment else []
         yield {
             "number": num,
@@ -292,7 +303,7 @@ def rows(
             "foreground": fg,
             "alert": is_alert,
             "comments": comments,
-            "marked": bool(comments) or each.get("m") is True,
+            "marked": is_mark or bool(comments),
             "time_ns": time_ns,
             "interface": interface,
         }

@@ -310,7 +310,8 @@ class _Walk:
         unpack = struct.Struct(self.orders[-1] + "IIIII").unpack_from
         frames, full = mark.frames, min(self._size, mark.at + _STRIDE) - base
         seen: tuple[int, int, int] | None = None
-        while at <= stop and frames < _STRIDE_FRAMES:
+        whole = min(stop, len(piece) - _LEAST[blocks.PACKET])
+        while at <= whole and frames < _STRIDE_FRAMES:
             kind, length, interface, high, low = unpack(piece, at)
             if kind != blocks.PACKET or length < 32 or length % 4 or at + length > full:
                 break
