@@ -99,16 +99,24 @@ _SECURITY: Final[dict[str, Json]] = {
 }
 
 
-def document(routes: Iterable[Routed], *, alerts: bool = True) -> dict[str, Json]:
-    """The whole description as JSON. `alerts`: the listener takes those too."""
+def document(
+    routes: Iterable[Routed], *, guarded: bool = False, alerts: bool = True
+) -> dict[str, Json]:
+    """The whole description as JSON. `guarded`: who asks has to be known; `alerts`: the listener takes those too."""
     components: dict[str, Json] = {"Error": written(_ERROR, {})}
     described: dict[str, dict[str, Json]] = {}
     for path in ("/", "/v1/alerts") if alerts else ():
-        described.setdefault(path, {})["post"] = _operation(_ALERTS, "post", components)
+        described.setdefault(path, {})["post"] = _operation(
+            _ALERTS, "post", components, guarded=guarded
+        )
     for route in routes:
         operations = described.setdefault(route.path, {})
         operations[route.method.lower()] = _operation(
-            route.described, route.method.lower(), components, is_open=route.is_open
+            route.described,
+            route.method.lower(),
+            components,
+            is_open=route.is_open,
+            guarded=guarded,
         )
     return {
         "openapi": "3.1.0",
@@ -127,9 +135,14 @@ def document(routes: Iterable[Routed], *, alerts: bool = True) -> dict[str, Json
 
 
 def _operation(
-    it: Described, method: str, components: dict[str, Json], *, is_open: bool = False
+    it: Described,
+    method: str,
+    components: dict[str, Json],
+    *,
+    is_open: bool = False,
+    guarded: bool = False,
 ) -> Json:
-    ways: list[Json] = [{}]
+    ways: list[Json] = [] if guarded else [{}]
     ways += [{name: []} for name in _SECURITY]
     operation: dict[str, Json] = {
         "summary": it.summary,
@@ -171,16 +184,16 @@ def _responses(it: Described, components: dict[str, Json], *, is_open: bool) -> 
             if it.gives is not None:
                 content["application/json"] = {"schema": written(it.gives, components)}
             responses[status] = {"description": meaning, "content": content}
+    error: dict[str, Json] = {
+        "application/json": {"schema": {"$ref": "#/components/schemas/Error"}}
+    }
+    said: dict[str, Json] = {"description": "The one error shape.", "content": error}
+    if it.media == "text/html":
+        said = {"description": "What is wrong, as a page.", "content": {"text/html": {}}}
+    if it.media == "text/html" and not is_open:
+        responses.setdefault("303", {"description": "Sign in first."})
     for status in sorted({*it.errors, *(() if is_open else GUARDED)}):
-        responses.setdefault(
-            str(status),
-            {
-                "description": "The one error shape.",
-                "content": {
-                    "application/json": {"schema": {"$ref": "#/components/schemas/Error"}}
-                },
-            },
-        )
+        responses.setdefault(str(status), said)
     return responses
 
 

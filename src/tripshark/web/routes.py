@@ -130,7 +130,8 @@ async def list_refusals(request: Request, parts: Parts) -> Response:
 
 
 async def describe(request: Request, parts: Parts) -> Response:
-    return json(openapi.document(ROUTES))
+    nobody = parts.signin is None and parts.access is None and parts.gate.is_open
+    return json(openapi.document(ROUTES, guarded=not nobody))
 
 
 # ---------------------------------------------------------------------------------------------- routes
@@ -285,7 +286,7 @@ ROUTES: tuple[Route, ...] = (
         described=Described(
             "The process lives.",
             answers={"200": "It does."},
-            gives=obj({"ok": FLAG}),
+            gives=obj({"alive": FLAG}),
             errors=(400,),
         ),
     ),
