@@ -21,6 +21,7 @@ from playwright.async_api import Browser, BrowserContext, Page, Route, async_pla
 
 from tests.browser.story import House
 from tests.browser.story import house as story
+from tests.web.conftest import World, made_world
 
 CHROMIUM = "/usr/bin/chromium"
 PICTURES = Path(__file__).parents[2] / "docs" / "images"
@@ -127,6 +128,13 @@ class Visitor:
             and not any(re.search(pattern, each) for pattern in self._expected)
         ]
         assert not bad, f"complained in the console: {bad}"
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    """A web application of its own, in which anything can be made to fail."""
+    async with made_world(tmp_path) as made:
+        yield made
 
 
 @pytest_asyncio.fixture(loop_scope="session")

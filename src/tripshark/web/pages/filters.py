@@ -29,7 +29,7 @@ def port(proto: str, number: int) -> str:
 
 def every(*parts: str) -> str:
     """All of these at once; the empty ones are left out."""
-    given = [each for each in parts if each]
+    given = [each for each in parts if each] or [""]
     return given[0] if len(given) == 1 else " && ".join(f"({each})" for each in given)
 
 

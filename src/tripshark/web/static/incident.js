@@ -48,23 +48,24 @@ async function picture() {
   line.hidden = false;
   clear.hidden = open.hidden = true;
 
-  function chosen(a, b) {
-    const some = a !== null;
-    if (some) { from.value = Number(a.toFixed(6)); to.value = Number(b.toFixed(6)); } else { from.value = to.value = ""; }
-    clear.hidden = open.hidden = !some;
+  function act(a, b) {
+    clear.hidden = open.hidden = a === null;
     narrow(a, b);
+  }
+  function chosen(a, b) {
+    from.value = a === null ? "" : Number(a.toFixed(6));
+    to.value = b === null ? "" : Number(b.toFixed(6));
+    act(a, b);
   }
   const plot = draw(box, data, { legend: one("#legend"), chosen });
   const [least, most] = plot.range;
   from.placeholder = least.toFixed(2);
   to.placeholder = most.toFixed(2);
-  line.addEventListener("change", () => {
-    const a = from.value === "" ? least : Number(from.value);
-    const b = to.value === "" ? most : Number(to.value);
-    if (from.value === "" && to.value === "") { plot.choose(null, null); return chosen(null, null); }
-    const [low, high] = a <= b ? [a, b] : [b, a];
-    plot.choose(low, high);
-    chosen(low, high);
+  line.addEventListener("input", () => {
+    const typed = from.value !== "" || to.value !== "";
+    const ends = [from.value === "" ? least : Number(from.value), to.value === "" ? most : Number(to.value)].sort((a, b) => a - b);
+    plot.choose(...(typed ? ends : [null, null]));
+    act(...(typed ? ends : [null, null]));
   });
   clear.addEventListener("click", () => { plot.choose(null, null); chosen(null, null); from.focus(); });
 }

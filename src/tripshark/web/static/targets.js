@@ -6,7 +6,7 @@ import { walk } from "./keys.js";
 import { found, lost } from "./lost.js";
 import { ago, number, size, span } from "./words.js";
 
-const EVERY = 4000;
+const EVERY = 3000;
 const LONGEST = 30_000;
 const table = one("#targets tbody");
 const sign = one("#live");
