@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 
 from tripshark.errors import BadInput
 from tripshark.formats import tshark
-from tripshark.formats.tshark import DnsMessage, Frame, Hello, Request, decode
+from tripshark.formats.tshark import (
+    Chosen,
+    DnsMessage,
+    Expert,
+    Frame,
+    Hello,
+    Login,
+    Request,
+    Response,
+    decode,
+)
 from tripshark.formats.tshark_fields import Layers
 
 POD, PEER = "10.0.0.1", "10.0.0.2"
@@ -396,3 +406,201 @@ def test_tshark_is_told_to_open_nothing_by_name() -> None:
     assert arguments[-2:] == ("-r", "-")
     asked = {each.replace(".", "_") for each in arguments[arguments.index("-e") + 1 : -2 : 2]}
     assert asked == set(LAYERS)
+
+
+def hello(**more: list[object]) -> Hello | None:
+    layers: dict[str, list[object]] = {
+        "tls_handshake_type": ["1"],
+        "tls_handshake_version": ["0x0303"],
+        "tls_handshake_ciphersuite": ["0x1301", "0x1302", "0x1303"],
+        "tls_handshake_extension_type": ["0", "13", "50"],
+        "tls_handshake_sig_hash_alg": ["0x0403", "0x0804", "0x0401"],
+        "tls_handshake_sig_hash_alg_len": ["4", "2"],
+        "tls_handshake_ja3": ["ab" * 16],
+    }
+    return read("eth:ip:udp:quic:tls", **{"udp_srcport": ["1"], **layers, **more}).hello
+
+
+def test_fingerprints_are_told_of_a_lone_hello() -> None:
+    """JA3 as tshark says it, JA4 ours, with the signatures of the right extension; QUIC has its own letter."""
+    found = hello()
+    assert found is not None
+    assert found.ja3 == "ab" * 16
+    assert found.ja4.startswith("q12d0303")
+    only = hello(
+        tls_handshake_extension_type=["0", "13", "50"],
+        tls_handshake_sig_hash_alg=["0x0403", "0x0804", "0x0999"],
+    )
+    assert only is not None
+    assert only.ja4 == found.ja4
+    swapped = hello(tls_handshake_extension_type=["0", "50", "13"])
+    assert swapped is not None
+    assert swapped.ja4 != found.ja4
+
+
+def test_fingerprints_are_not_guessed() -> None:
+    """Two messages in a packet, lengths that do not add up, no version, an odd JA3: then there is none."""
+    for odd in (
+        {"tls_handshake_type": ["1", "1"]},
+        {"tls_handshake_sig_hash_alg_len": ["4"]},
+        {"tls_handshake_sig_hash_alg_len": ["4", "4"]},
+        {"tls_handshake_version": []},
+    ):
+        found = hello(**odd)  # type: ignore[arg-type]
+        assert found is not None
+        assert found.ja4 == ""
+    strange = hello(tls_handshake_ja3=["<script>"])
+    assert strange is not None
+    assert strange.ja3 == ""
+    bare = hello(
+        tls_handshake_extension_type=["0", "50"],
+        tls_handshake_sig_hash_alg=["0x0403"],
+        tls_handshake_sig_hash_alg_len=["2"],
+    )
+    assert bare is not None
+    assert bare.ja4.endswith("_" + bare.ja4.rpartition("_")[2])
+
+
+CHOICES: list[tuple[dict[str, list[object]], Chosen | None]] = [
+    (
+        {
+            "tls_handshake_type": ["2", "11"],
+            "tls_handshake_version": ["0x0303"],
+            "tls_handshake_ciphersuite": ["0xc02f"],
+        },
+        Chosen("TLS 1.2", "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"),
+    ),
+    (
+        {
+            "tls_handshake_type": ["2"],
+            "tls_handshake_version": ["0x0303"],
+            "tls_handshake_extensions_supported_version": ["0x0304"],
+            "tls_handshake_ciphersuite": ["0x1301"],
+        },
+        Chosen("TLS 1.3", "TLS_AES_128_GCM_SHA256"),
+    ),
+    ({"tls_handshake_type": ["2", "2"]}, None),
+    ({"tls_handshake_type": ["11"]}, None),
+    ({"tls_handshake_type": ["2"], "tls_handshake_version": ["0x0303"]}, None),
+]
+
+
+@pytest.mark.parametrize(("layers", "expected"), CHOICES)
+def test_what_a_server_chose(layers: dict[str, list[object]], expected: Chosen | None) -> None:
+    """Version and suite of the one server hello in a packet."""
+    assert read("eth:ip:tcp:tls", **layers).chosen == expected
+
+
+LOGINS: list[tuple[dict[str, list[object]], tuple[Login, ...]]] = [
+    ({"http_authbasic": ["u:pass:word"]}, (Login("HTTP basic", "u", 9),)),
+    ({"http_authorization": ["Bearer abcdef", "Digest x"]}, (Login("HTTP bearer", "", 6),)),
+    (
+        {"http2_headers_authorization": ["Bearer abc", "basic dTpw", "Basic %%", "Basic dTp"]},
+        (Login("HTTP bearer", "", 3), Login("HTTP basic", "u", 1)),
+    ),
+    (
+        {
+            "urlencoded-form_key": ["Username", "password", "pwd"],
+            "urlencoded-form_value": ["u", "hunter2", ""],
+        },
+        (Login("HTTP form", "u", 7),),
+    ),
+    ({"urlencoded-form_key": ["password"]}, ()),
+    (
+        {"ftp_request_command": ["USER", "PASS", "QUIT"], "ftp_request_arg": ["u", "secret", ""]},
+        (Login("FTP", "u", None), Login("FTP", None, 6)),
+    ),
+    ({"ftp_request_command": ["USER", "PASS"], "ftp_request_arg": ["u"]}, ()),
+    (
+        {"pop_request_command": ["PASS"], "pop_request_parameter": ["secret"]},
+        (Login("POP3", None, 6),),
+    ),
+    (
+        {"imap_request_username": ["u"], "imap_request_password": ["pw"]},
+        (Login("IMAP", "u", 2),),
+    ),
+    (
+        {"smtp_auth_username": ["dXNlcg=="], "smtp_auth_password": ["cGFzcw=="]},
+        (Login("SMTP", "user", None), Login("SMTP", None, 4)),
+    ),
+    ({"smtp_auth_password": ["not base64!"]}, (Login("SMTP", None, 11),)),
+    ({"smtp_auth_username_password": ["AHUAcHc="]}, (Login("SMTP", "u", 2),)),
+    ({"ldap_name": ["cn=admin"], "ldap_simple": ["pw"]}, (Login("LDAP", "cn=admin", 2),)),
+    ({"ldap_name": [""], "ldap_simple": [""]}, ()),
+    ({"mqtt_username": ["u"], "mqtt_passwd": ["pw"]}, (Login("MQTT", "u", 2),)),
+    ({"socks_username": ["u"], "socks_password": ["pw"]}, (Login("SOCKS", "u", 2),)),
+    ({"pgsql_password": ["pw"]}, (Login("PostgreSQL", "", 2),)),
+    ({"pgsql_password": ["md5" + "a" * 32]}, ()),
+]
+
+
+@pytest.mark.parametrize(("layers", "expected"), LOGINS)
+def test_of_a_secret_only_the_length_is_read(
+    layers: dict[str, list[object]], expected: tuple[Login, ...]
+) -> None:
+    """Every protocol's way of saying who one is; what is said halfway is not believed."""
+    assert read("eth:ip:tcp:x", **layers).logins == expected
+
+
+def test_logins_of_one_packet_are_bounded() -> None:
+    """A packet may repeat a header as often as it likes."""
+    assert len(read("eth:ip:tcp:http", http_authbasic=["u:p"] * 60).logins) == 16
+
+
+def test_responses_are_matched_only_where_it_is_certain() -> None:
+    """HTTP/1 by tshark's reference to the request, HTTP/2 by the one stream of the packet."""
+    one = read("eth:ip:tcp:http", http_response_code=["200"], http_request_in=["4"])
+    assert one.responses == (Response(200, 4),)
+    assert read("eth:ip:tcp:http", http_response_code=["200", "404"]).responses == ()
+    two = read("eth:ip:tcp:http2", http2_headers_status=["204"], http2_streamid=["3"])
+    assert two.responses == (Response(204, 0, 3),)
+    many = read("eth:ip:tcp:http2", http2_headers_status=["204"], http2_streamid=["3", "5"])
+    assert many.responses == ()
+
+
+def test_tsharks_own_remarks_are_read() -> None:
+    """Notes and worse with their group; chats, comments and what HTTP makes of half a body are not."""
+    layers: dict[str, list[object]] = {
+        "_ws_expert_severity": ["2097152", "8388608", "6291456"],
+        "_ws_expert_group": ["33554432", "117440512", "33554432"],
+        "_ws_expert_message": ["GET /?token=x", "Malformed", "Out-Of-Order"],
+    }
+    found = read("eth:ip:tcp:ssh", **layers).experts
+    assert found == (
+        Expert("error", "Malformed", "Malformed"),
+        Expert("warning", "Sequence", "Out-Of-Order"),
+    )
+    assert read("eth:ip:tcp:http", **layers).experts == found[1:]
+    assert read("eth:ip:tcp", **{**layers, "_ws_expert_group": ["1"]}).experts == ()
+
+
+def test_segments_sent_again_and_nested_packets_are_marked() -> None:
+    """By tshark's analysis of TCP; a tunnel has a second IP header."""
+    assert read(tcp_analysis_retransmission=["1"]).again
+    assert read(tcp_analysis_spurious_retransmission=["1"]).again
+    assert not read("eth:ip:udp", tcp_analysis_fast_retransmission=["1"]).again
+    assert read("eth:ip:gre:ip:tcp").nested
+    assert not read().nested
+
+
+CARRIERS: list[tuple[str, dict[str, list[object]], str]] = [
+    ("eth:ip:tcp:http", {"http_content_length_header": ["12"]}, "HTTP"),
+    ("eth:ip:tcp:http", {"http_transfer_encoding": ["chunked"]}, "HTTP"),
+    ("eth:ip:tcp:http", {"http_content_length_header": ["0"]}, ""),
+    ("eth:ip:udp:tftp", {}, "TFTP"),
+    ("eth:ip:tcp:nbss:smb2", {}, "SMB"),
+    ("eth:ip:tcp", {}, ""),
+]
+
+
+@pytest.mark.parametrize(("protocols", "layers", "expected"), CARRIERS)
+def test_packets_that_may_carry_a_file_say_so(
+    protocols: str, layers: dict[str, list[object]], expected: str
+) -> None:
+    """HTTP only with a body."""
+    assert read(protocols, **layers).carries == expected
+
+
+def test_what_is_typed_is_read() -> None:
+    """Telnet's text, joined."""
+    assert read("eth:ip:tcp:telnet", telnet_data=["a", "b"]).typed == "ab"

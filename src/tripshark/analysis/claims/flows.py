@@ -97,9 +97,12 @@ def _absent(view: View) -> Finding:
 
 
 def _beacons(view: View) -> Iterator[Finding]:
+    swept = {place for place, hosts in _by_port(view).items() if _mostly_failed(hosts)}
     for (proto, src, dst, port), tried in view.talks.attempts.items():
         if not view.ours(src) or port in _KEEPS_TIME or len(tried.times) < MIN_BEACONS:
             continue
+        if (src, port) in swept and proto == "tcp":
+            continue  # a scan that goes round comes back at regular intervals as well
         if not (view.outside(dst) or dst == view.suspect):
             continue  # inside a cluster, regular connections are what probes and pools make
         gap = _regular(tried.times)
@@ -186,11 +189,7 @@ def _port_scans(view: View) -> Iterator[Finding]:
 
 
 def _sweeps(view: View) -> Iterator[Finding]:
-    tried: dict[tuple[str, int], dict[str, Attempts]] = defaultdict(dict)
-    for (proto, src, dst, port), attempts in view.talks.attempts.items():
-        if proto == "tcp":
-            tried[src, port][dst] = attempts
-    for (src, port), hosts in tried.items():
+    for (src, port), hosts in _by_port(view).items():
         if not _mostly_failed(hosts):
             continue
         failed = sum(not each.answered for each in hosts.values())
@@ -206,6 +205,15 @@ def _sweeps(view: View) -> Iterator[Finding]:
             techniques=("T1046",),
             about={"address": src, "port": str(port), "proto": "tcp"},
         )
+
+
+def _by_port(view: View) -> dict[tuple[str, int], dict[str, Attempts]]:
+    """Who tried a TCP port, of which hosts."""
+    tried: dict[tuple[str, int], dict[str, Attempts]] = defaultdict(dict)
+    for (proto, src, dst, port), attempts in view.talks.attempts.items():
+        if proto == "tcp":
+            tried[src, port][dst] = attempts
+    return tried
 
 
 def _mostly_failed(tried: dict[int, Attempts] | dict[str, Attempts]) -> bool:
