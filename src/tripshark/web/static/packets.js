@@ -452,6 +452,18 @@ for (const line of document.querySelectorAll("[data-oneliner]")) {
   /** @type {HTMLElement} */ (line.parentElement?.querySelector("[data-copy]")).dataset.copy = line.textContent;
 }
 
+const menu = /** @type {HTMLDetailsElement} */ (document.querySelector(".menu"));
+document.addEventListener("click", (event) => {
+  const inside = menu.contains(/** @type {Node} */ (event.target));
+  if (!inside || /** @type {HTMLElement} */ (event.target).closest("a[download], #copy-link")) menu.open = false;
+});
+menu.addEventListener("keydown", (event) => {
+  if (event.key !== "Escape" || !menu.open) return;
+  event.preventDefault();
+  menu.open = false;
+  menu.querySelector("summary")?.focus();
+});
+
 the("file").addEventListener("change", (/** @type {Event} */ event) => {
   const query = new URLSearchParams({ file: /** @type {HTMLSelectElement} */ (event.target).value });
   if (now.filter) query.set("filter", withTime(now.filter, null, now.startNs));
