@@ -59,3 +59,4 @@ def demo(
     out.print(f"         tripshark verify {printable(outcome.folder)}")
     if keep:
         out.print(f"         tripshark show last --data {printable(outcome.data)}")
+        out.print(f"         tripshark open last --data {printable(outcome.data)}")

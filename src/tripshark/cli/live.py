@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import select
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -29,6 +31,9 @@ from tripshark.programs.here import local_targets
 from tripshark.programs.reading import reading
 from tripshark.respond.live import FOREVER_NS, Asked, Live, Stream
 from tripshark.settings import Settings
+from tripshark.wireshark.asking import Service
+
+BEGIN_SECONDS = 30.0  # until the first bytes
 
 
 @command
@@ -56,6 +61,22 @@ def live(
     duration: Annotated[
         str, typer.Option("--duration", help="End after this long: 10s.", show_default=False)
     ] = "",
+    url: Annotated[
+        str,
+        typer.Option(
+            "--url",
+            help="Ask this node instead of this machine: https://node.example:2803.",
+            show_default=False,
+        ),
+    ] = "",
+    token_file: Annotated[
+        Path | None,
+        typer.Option("--token-file", help="A file with the token for it.", show_default=False),
+    ] = None,
+    ca_file: Annotated[
+        Path | None,
+        typer.Option("--ca-file", help="The authority of its certificate.", show_default=False),
+    ] = None,
     config: Config = None,
     data: Data = None,
 ) -> None:
@@ -74,6 +95,12 @@ def live(
             "standard output is a terminal, and pcapng is not for reading",
             hint=f"tripshark live {asked} | wireshark -k -i -",
         )
+    if url:
+        service = Service(url=url, token_file=token_file, ca_file=ca_file)
+        words = {"target": target, "incident": incident, "filter": filter}
+        with contextlib.suppress(KeyboardInterrupt):
+            _far(service, {**words, "before": before, "duration": duration})
+        return
     settings = settings_of(config, data)
     now_ns = SystemClock().now_ns()
     wanted = Asked(
@@ -87,6 +114,18 @@ def live(
         asyncio.run(_live(settings, wanted))
     except KeyboardInterrupt:
         return
+
+
+def _far(service: Service, asked: Mapping[str, str]) -> None:
+    """Whatever that node sends, as it comes."""
+    if asked["incident"] == "last":
+        raise BadInput("`last` is known on the machine itself", hint="name the incident")
+    out = sys.stdout.buffer
+    with service.stream("/v1/live", seconds=BEGIN_SECONDS, **asked) as (_, pieces):
+        err.print(f"[dim]from {printable(service.where)}[/]")
+        for piece in pieces:
+            out.write(piece)
+            out.flush()
 
 
 async def _live(settings: Settings, asked: Asked) -> None:

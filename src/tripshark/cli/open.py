@@ -41,7 +41,7 @@ def open(
         str,
         typer.Option(
             "--url",
-            help="Ask this Tripshark, a hub for instance: https://hub.example:8765.",
+            help="Ask this Tripshark, a hub for instance: https://hub.example:2803.",
             show_default=False,
         ),
     ] = "",

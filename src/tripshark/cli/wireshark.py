@@ -47,7 +47,7 @@ def install(
         str,
         typer.Option(
             "--server",
-            help="List another Tripshark's incidents and pods as well: https://hub.example:8765.",
+            help="List another Tripshark's incidents and pods as well: https://hub.example:2803.",
             show_default=False,
         ),
     ] = "",
@@ -83,6 +83,8 @@ def install(
         argv += ["--at-ca-file", str(ca_file.absolute())] if ca_file else []
     steps = installer.install(places(system=system), argv, extcap=not profile_only, force=force)
     _tell(steps, as_json=as_json)
+    if os.environ.get("SUDO_USER") and not system:
+        err.print("[yellow]this is root's Wireshark; without sudo it is yours[/]")
     if any(each.outcome is Outcome.KEPT for each in steps):
         err.print("[yellow]what was kept is somebody's own; --force writes over it[/]")
         raise typer.Exit(3)

@@ -172,6 +172,7 @@ class Stream:
             yield block
         reaches_ns = min((each.reaches_ns for each in frozen.copies), default=frozen.at_ns)
         rows = await self._rows(frozen.at_ns, max(self._since_ns, reaches_ns))
+        yield await asyncio.to_thread(self._from_book, packets)
         for piece in self._history(packets, rows):
             yield piece
         del packets
@@ -239,7 +240,6 @@ class Stream:
 
     def _history(self, packets: Packets, rows: Sequence[Row]) -> Iterator[bytes | memoryview]:
         """The past with its alerts, in the order in which it happened."""
-        yield self._from_book(packets)
         done = 0
         for time_ns, fields in sorted(rows, key=lambda row: row[0]):
             here = int(np.searchsorted(packets.time_ns, time_ns, side="right"))

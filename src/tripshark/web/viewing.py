@@ -25,6 +25,7 @@ from tripshark.web.caller import caller_of
 from tripshark.web.openapi import Described, Parameter
 from tripshark.web.parts import Parts
 from tripshark.web.route import Route
+from tripshark.web.schema import TEXT, obj
 from tripshark.web.views import VIEW, View, Views
 
 log = logging.getLogger("tripshark.web")
@@ -200,7 +201,7 @@ ROUTES: tuple[Route, ...] = (
                 Parameter("before", "query", "How much history at most: 30s; default all."),
                 Parameter("duration", "query", "End after this long: 10s; default never."),
             ),
-            errors=(400, 401, 403, 404, 409, 429, 503),
+            errors=(404, 409),
             media=MEDIA,
         ),
     ),
@@ -212,9 +213,9 @@ ROUTES: tuple[Route, ...] = (
             "Change the filter of a live view from now on; only whoever opened it may.",
             answers={"200": "The filter in force."},
             parameters=(Parameter("view", "path", "The view's name, from X-Tripshark-Live."),),
-            body={"filter": "pcap-filter(7) expression, empty for everything"},
-            required=("filter",),
-            errors=(400, 401, 403, 404, 413, 415),
+            takes=obj({"filter": TEXT}),  # pcap-filter(7), empty for everything
+            gives=obj({"filter": TEXT}),
+            errors=(404, 413, 415),
         ),
     ),
 )

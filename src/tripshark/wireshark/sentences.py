@@ -111,7 +111,7 @@ def options(interface: str, version: tuple[int, int], found: Mapping[str, str]) 
         call="--server",
         display="Server",
         type="string",
-        placeholder="https://hub.example:8765; empty: this machine",
+        placeholder="https://hub.example:2803; empty: this machine",
         tooltip="Another Tripshark",
         group="Connection",
     )
