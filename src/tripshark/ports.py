@@ -10,7 +10,7 @@ from tripshark.formats.wire import Chunk, Frozen
 from tripshark.model.alert import Accepted, Alert, AlertId
 from tripshark.model.evidence import IncidentId, Manifest, Word
 from tripshark.model.filter import Scope
-from tripshark.model.finding import Findings, Question
+from tripshark.model.finding import Finding, Findings, Question
 from tripshark.model.fleet import FleetRequest
 from tripshark.model.incident import Incident
 from tripshark.model.plan import Refusal
@@ -289,6 +289,9 @@ class Analyst(Protocol):
 
     async def analyse(self, path: str, question: Question) -> Findings:
         """Raises `Transient` or `Permanent`; a failed analysis never withholds evidence."""
+
+    async def check(self, path: str, findings: Findings, claims: Sequence[Finding]) -> Findings:
+        """Only these claims about the same file, each checked. Raises `Permanent` when one does not hold."""
 
 
 class Reporter(Protocol):

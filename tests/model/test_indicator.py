@@ -19,9 +19,10 @@ from tripshark.model.indicator import (
     Sought,
     Term,
     cited,
+    claims_of,
     refusal,
     remark,
-    with_indicators,
+    with_claims,
 )
 from tripshark.model.observable import Kind, Observable, Place, Role, Sighting, sightings
 
@@ -117,10 +118,11 @@ def test_the_rarest_term_of_each_observation_is_what_is_looked_up() -> None:
     assert list(indicators.keys) == [name, address]
 
 
-def test_no_indicators_change_nothing() -> None:
+def test_no_indicators_claim_nothing() -> None:
     """Findings without a list are as they were."""
     findings = _findings(conversations=(FLOW,))
-    assert with_indicators(findings, Indicators()) is findings
+    assert claims_of(findings, Indicators()) == ((), 0)
+    assert with_claims(findings, ()) == findings
 
 
 def _seen(**more: object) -> Findings:
@@ -135,75 +137,62 @@ def _seen(**more: object) -> Findings:
     )  # fmt: skip
 
 
-def test_a_match_becomes_a_checked_finding_that_cites_frames() -> None:
-    """Frames and filter are the rows' own; severity, techniques and words are the list's."""
+def test_a_match_becomes_a_claim_that_cites_frames() -> None:
+    """Frames and filter are the rows' own; severity, techniques and words are the list's; only what was checked is joined."""
     old = Finding(
-        id="F7",
-        kind="beacon",
-        severity=Severity.MEDIUM,
-        title="t",
-        text="x",
-        frames=(1,),
-        filter="tcp",
-    )
+        id="F7", kind="beacon", severity=Severity.MEDIUM, title="t", text="x", frames=(1,), filter="tcp"
+    )  # fmt: skip
     address = _indicator(
-        (Term(Sought.ADDRESS, "203.0.113.66"),),
-        severity=Severity.CRITICAL,
-        note="C2",
-        techniques=("T1071",),
-    )
+        (Term(Sought.ADDRESS, "203.0.113.66"),), severity=Severity.CRITICAL, note="C2", techniques=("T1071",)
+    )  # fmt: skip
     domain = Indicator.of(
-        [(Term(Sought.DOMAIN, "evil.example"),)],
-        name="evil.example",
-        source="l:2",
-        severity=Severity.LOW,
-    )
-    findings = with_indicators(_seen(findings=(old,)), Indicators([domain, address]))
-    first, second, third = findings.findings
-    assert (first.id, first.kind, first.severity, first.frames, first.matches) == (
-        "F8", "indicator", Severity.CRITICAL, (4,), 5,
+        [(Term(Sought.DOMAIN, "evil.example"),)], name="evil.example", source="l:2", severity=Severity.LOW
+    )  # fmt: skip
+    before = _seen(findings=(old,))
+    (first, second), left = claims_of(before, Indicators([domain, address]))
+    assert left == 0
+    assert (first.id, first.kind, first.severity, first.frames) == (
+        "F8", "indicator", Severity.CRITICAL, (4,),
     )  # fmt: skip
     assert first.filter == "ip.addr == 203.0.113.66"
     assert (
         first.text == "list:1 names the address 203.0.113.66 (C2); seen as an endpoint in frame 4."
     )
     assert first.about == {
-        "indicator": "x",
-        "list": "list:1",
-        "note": "C2",
-        "address": "203.0.113.66",
-    }
+        "indicator": "x", "list": "list:1", "note": "C2", "sought": "the address 203.0.113.66", "seen": "203.0.113.66",
+    }  # fmt: skip
     assert first.techniques == ("T1071",)
-    assert second is old
-    assert (third.id, len(third.frames), third.matches, third.checked) == ("F9", 20, 0, True)
-    assert third.filter.startswith("(tls.x == 0) or (tls.x == 1)")
-    assert "and 27 more" in third.text
-    assert third.about["domain"] == "n0.evil.example"
-    for each in findings.findings:
+    assert (second.id, len(second.frames), second.checked) == ("F9", 20, False)
+    assert second.filter.startswith("(tls.x == 0) or (tls.x == 1)")
+    assert "and 27 more" in second.text
+    assert second.about["seen"].startswith("n0.evil.example, n1.evil.example")
+    for each in (first, second):
         assert Finding.from_json(each.as_json()) == each
+    joined = with_claims(before, [replace(first, checked=True), second], "a note")
+    assert [each.id for each in joined.findings] == ["F8", "F7"]
+    assert joined.notes == ("a note",)
 
 
 def test_matches_beyond_the_bound_are_counted() -> None:
-    """A list that matches everything adds a bounded number of findings and a note."""
+    """A list that matches everything adds a bounded number of claims."""
     many = [
         Indicator.of([(Term(Sought.DOMAIN, "evil.example"),)], name=f"i{number}", source="l")
         for number in range(MAX_MATCHES + 3)
     ]
-    findings = with_indicators(_seen(), Indicators(many))
-    assert len(findings.findings) == MAX_MATCHES
-    assert findings.notes == ("3 more indicators match; `tripshark hunt` lists them",)
+    claims, left = claims_of(_seen(), Indicators(many))
+    assert (len(claims), left) == (MAX_MATCHES, 3)
     claim = Finding(
         id="F1", kind="beacon", severity=Severity.LOW, title="", text="", frames=(1,), filter="x"
     )
     full = _seen(findings=(claim,) * MAX_FINDINGS)
-    assert len(with_indicators(full, Indicators(many)).findings) == MAX_FINDINGS
+    assert claims_of(full, Indicators(many)) == ((), MAX_MATCHES + 3)
 
 
 def test_a_row_without_a_frame_proves_nothing() -> None:
-    """Only rows that packets show become findings."""
+    """Only rows that packets show become claims."""
     rows = _findings(tls=({"name": "evil.example", "frame": 0, "filter": ""},))
-    found = with_indicators(rows, Indicators([_indicator((Term(Sought.DOMAIN, "evil.example"),))]))
-    assert found.findings == ()
+    named = Indicators([_indicator((Term(Sought.DOMAIN, "evil.example"),))])
+    assert claims_of(rows, named) == ((), 0)
 
 
 def test_a_filter_stays_within_its_bound() -> None:

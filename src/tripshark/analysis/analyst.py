@@ -16,6 +16,7 @@ import stat
 import struct
 from collections.abc import AsyncIterator, Collection, Mapping
 
+from tripshark.analysis.check import prove
 from tripshark.analysis.dissect import Bounds, dissect, find_tshark, version
 from tripshark.analysis.reading import Reading
 from tripshark.analysis.talk import MAX_QUESTION, SESSION, VERSION, ready, while_there
@@ -112,6 +113,17 @@ class Analyst:
                 where="analyst",
                 hint="restart tripshark",
             )
+        if "claims" in document:
+            claims = Findings.from_json(document.get("claims"))
+            async with while_there(connection), self._turn:
+                program, _ = await self.tool()
+                return await prove(
+                    evidence,
+                    claims,
+                    program=program,
+                    policy=self._bounds.policy,
+                    wall_s=self._bounds.wall_s,
+                )
         question = Question.from_json(document.get("question"))
         async with while_there(connection), self._turn:
             program, tool = await self.tool()

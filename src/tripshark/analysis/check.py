@@ -86,6 +86,14 @@ async def check(
     return accept(findings, verdict)
 
 
+async def prove(
+    evidence: int, findings: Findings, *, program: str, policy: Policy, wall_s: float
+) -> Findings:
+    """Claims that somebody else made of these findings, with tshark's counts. Raises `Permanent` when one does not hold."""
+    verdict = await examine(evidence, findings, program=program, policy=policy, wall_s=wall_s)
+    return accept(settle(findings, verdict), verdict)
+
+
 async def examine(
     evidence: int, findings: Findings, *, program: str, policy: Policy, wall_s: float
 ) -> Verdict:

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import socket
+from collections.abc import Mapping, Sequence
 
 from tripshark.analysis.talk import MAX_ANSWER, VERSION, ready
 from tripshark.errors import (
@@ -19,7 +20,7 @@ from tripshark.errors import (
     TripsharkError,
 )
 from tripshark.model.alert import Json
-from tripshark.model.finding import Findings, Question
+from tripshark.model.finding import Finding, Findings, Question
 from tripshark.model.text import printable
 
 _KINDS: dict[str, type[TripsharkError]] = {
@@ -40,13 +41,29 @@ class AnalystClient:
         Raises `Transient` when the analyst is away, busy or too slow, `Permanent` when it could not make sense
         of the file. The evidence is opened read-only and is untouched in any case.
         """
+        return await self._answered(path, {"question": question.as_json()})
+
+    async def check(self, path: str, findings: Findings, claims: Sequence[Finding]) -> Findings:
+        """Only these claims about the same file, each checked. Raises `Permanent` when one does not hold."""
+        alone = Findings(
+            manifest_sha256=findings.manifest_sha256,
+            tool=findings.tool,
+            sandbox=(),
+            packets=findings.packets,
+            first_ns=findings.first_ns,
+            last_ns=findings.last_ns,
+            findings=tuple(claims),
+        )
+        return await self._answered(path, {"claims": alone.as_json()})
+
+    async def _answered(self, path: str, asked: Mapping[str, Json]) -> Findings:
         try:
             evidence = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError as problem:
             raise Permanent(f"cannot open: {problem.strerror}", where=path) from problem
         try:
             async with asyncio.timeout(self._timeout_s):
-                answer = await self._ask(evidence, question)
+                answer = await self._ask(evidence, asked)
         except TimeoutError as problem:
             raise Transient(
                 f"no answer within {self._timeout_s:g} s", where=self._socket_path, after=30.0
@@ -62,8 +79,8 @@ class AnalystClient:
             os.close(evidence)
         return _read(answer, self._socket_path)
 
-    async def _ask(self, evidence: int, question: Question) -> bytes:
-        line = json.dumps({"version": VERSION, "question": question.as_json()}).encode() + b"\n"
+    async def _ask(self, evidence: int, asked: Mapping[str, Json]) -> bytes:
+        line = json.dumps({"version": VERSION, **asked}).encode() + b"\n"
         loop = asyncio.get_running_loop()
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.setblocking(False)

@@ -3,7 +3,8 @@
 Transport: a `SOCK_STREAM` unix socket, one connection for either. The client's first line is JSON with the evidence
 file (opened read-only) beside its first byte (SCM_RIGHTS).
 
-Version 1, `{"version": 1, "question": {…}}`: one JSON document until the end, findings or the one error shape.
+Version 1, `{"version": 1, "question": {…}}`: one JSON document until the end, findings or the one error shape. With
+`claims` (findings that hold claims alone) in the place of `question` the same claims come back, checked.
 Whoever closes early ends the analysis.
 
 Version 2, `{"version": 2, "open": {…}}` (`Opening`): one line back, `{"opened": {…}}` or the error shape and the end.

@@ -271,57 +271,58 @@ def _best(seen: Sequence[Sequence[Sighting]]) -> tuple[Sighting, ...]:
 # ------------------------------------------------------------------------------------------------ findings
 
 
-def with_indicators(findings: Findings, indicators: Indicators) -> Findings:
-    """The findings with one more for every indicator that they show, most severe first.
+def claims_of(findings: Findings, indicators: Indicators) -> tuple[tuple[Finding, ...], int]:
+    """One claim for every indicator that the findings show, most severe first, and how many had no room.
 
-    What is cited was proved before: each row's own filter shows its frame, so their alternatives show all of them.
+    They are yet to be checked. Each cites rows that were: their filters show their frames.
     """
-    if not len(indicators):
-        return findings
-    matches = indicators.match([row for row in sightings(findings) if row.frame and row.filter])
+    rows = [row for row in sightings(findings) if row.frame and row.filter]
+    matches = indicators.match(rows) if len(indicators) else []
     matches.sort(key=lambda each: -each.indicator.severity.rank)
     room = max(0, min(MAX_MATCHES, MAX_FINDINGS - len(findings.findings)))
     first = 1 + max((int(each.id[1:]) for each in findings.findings), default=0)
-    more = tuple(
+    claims = tuple(
         _finding(f"F{first + number}", match) for number, match in enumerate(matches[:room])
     )
-    notes = findings.notes
-    if len(matches) > room:
-        notes = (
-            *notes,
-            f"{len(matches) - room} more indicators match; `tripshark hunt` lists them",
-        )
-    together = sorted((*findings.findings, *more), key=lambda each: -each.severity.rank)
-    return replace(findings, findings=tuple(together), notes=notes)
+    return claims, max(0, len(matches) - room)
+
+
+def with_claims(findings: Findings, claims: Iterable[Finding], *notes: str) -> Findings:
+    """The findings with those of the claims that were checked, most severe first."""
+    together = [*findings.findings, *(each for each in claims if each.checked)]
+    return replace(
+        findings,
+        findings=tuple(sorted(together, key=lambda each: -each.severity.rank)),
+        notes=(*findings.notes, *notes),
+    )
 
 
 def _finding(id: str, match: Match) -> Finding:
     rows, filter = cited(match.rows)
-    indicator, key = match.indicator, match.terms[0]
+    indicator = match.indicator
     where = ", ".join(f"{_SAID[row.place]} in frame {row.frame}" for row in rows[:_SHOWN])
     more = f" and {len(match.rows) - _SHOWN} more" if len(match.rows) > _SHOWN else ""
     said = f" ({indicator.note[:120]})" if indicator.note else ""
-    values = _values(match, rows)
-    about = {
-        "indicator": indicator.name,
-        "list": indicator.source,
-        **({"note": indicator.note} if indicator.note else {}),
-        **values,
-    }
     return Finding(
         id=id,
         kind="indicator",
         severity=indicator.severity,
         title=printable(f"On a list of indicators: {indicator.name}", 120),
-        text=printable(f"{indicator.source} names {key}{said}; seen as {where}{more}.", 500),
+        text=printable(
+            f"{indicator.source} names {match.terms[0]}{said}; seen as {where}{more}.", 500
+        ),
         frames=tuple(sorted({row.frame for row in rows}))[:MAX_FRAMES],
         filter=filter,
-        matches=rows[0].packets if len(rows) == 1 else 0,
         first_ns=min(row.first_ns for row in rows),
         last_ns=max(row.first_ns for row in rows),
         techniques=indicator.techniques,
-        about=about,
-        checked=True,
+        about={
+            "indicator": indicator.name,
+            "list": indicator.source,
+            **({"note": indicator.note} if indicator.note else {}),
+            "sought": str(match.terms[0]),
+            "seen": _seen(match, rows),
+        },
     )
 
 
@@ -337,15 +338,16 @@ _SAID: Final = {
 }
 
 
-def _values(match: Match, rows: Sequence[Sighting]) -> dict[str, str]:
-    """What was seen of what was sought, by kind."""
-    seen: dict[str, str] = {}
-    for term in match.terms:
-        for row in rows:
-            for each in row.observables:
-                if term.holds(replace(row, observables=(each,))):
-                    seen.setdefault(each.kind.value, each.value)
-    return seen
+def _seen(match: Match, rows: Sequence[Sighting]) -> str:
+    """What the rows show of what was sought."""
+    values = dict.fromkeys(
+        each.value
+        for term in match.terms
+        for row in rows
+        for each in row.observables
+        if term.holds(replace(row, observables=(each,)))
+    )
+    return printable(", ".join(values))
 
 
 def cited(rows: Sequence[Sighting]) -> tuple[tuple[Sighting, ...], str]:

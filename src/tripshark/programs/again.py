@@ -15,12 +15,12 @@ from tripshark.model.evidence import Manifest
 from tripshark.model.finding import Findings, Question
 from tripshark.model.gaps import with_ledger
 from tripshark.model.incident import Incident
-from tripshark.model.indicator import with_indicators
 from tripshark.ports import AlertRow
 from tripshark.programs.reading import reading
 from tripshark.programs.reporting import Reports
 from tripshark.programs.watchlist import Watchlist
 from tripshark.respond import questioning
+from tripshark.respond.watching import watched
 from tripshark.settings import Settings
 
 
@@ -37,11 +37,10 @@ async def analyse_again(settings: Settings, id: str) -> Findings:
         if not names or not incident.packets:
             raise NotFound("there are no packets to read", where=str(folder))
         rows = await store.catalogue.alerts(incident.id)
-        findings = await AnalystClient(str(settings.analyst_socket)).analyse(
-            str(folder / names[0]), question(incident, manifest, rows)
-        )
+        analyst, path = AnalystClient(str(settings.analyst_socket)), str(folder / names[0])
+        findings = await analyst.analyse(path, question(incident, manifest, rows))
         findings = with_ledger(findings, manifest.ledger)
-        findings = with_indicators(findings, await Watchlist(settings.indicators)())
+        findings = await watched(findings, await Watchlist(settings.indicators)(), analyst, path)
         content = msgspec.json.format(msgspec.json.encode(findings), indent=2) + b"\n"
         store.vault.beside(incident.id, "findings.json", content)
         written = Reports().companions(replace(incident, folder=str(folder)), "")

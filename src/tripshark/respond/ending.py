@@ -15,13 +15,13 @@ from tripshark.model.evidence import Manifest, manifest_json
 from tripshark.model.finding import Findings
 from tripshark.model.gaps import with_ledger
 from tripshark.model.incident import Incident, State
-from tripshark.model.indicator import with_indicators
 from tripshark.ports import AlertRow, Analyst
 from tripshark.respond.cataloguing import RETRY, Cataloguing
 from tripshark.respond.details import Host
 from tripshark.respond.incidents import Incidents, Open
 from tripshark.respond.questioning import question
 from tripshark.respond.seal import Sealed, seal
+from tripshark.respond.watching import watched
 from tripshark.respond.world import World
 
 log = structlog.get_logger("tripshark.runner")
@@ -151,7 +151,7 @@ class Ending:
             findings = await analyst.analyse(path, asked)
         findings = with_ledger(findings, sealed.manifest.ledger)
         if self._world.watchlist is not None:
-            findings = with_indicators(findings, await self._world.watchlist())
+            findings = await watched(findings, await self._world.watchlist(), analyst, path)
         await asyncio.to_thread(
             self._world.vault.beside,
             incident.id,
