@@ -45,7 +45,7 @@ TABLE: Final[Mapping[str, Needs]] = {
     "GET /signin/start": Needs(is_open=True, ok=404),  # no provider in these tests
     "GET /signin/callback": Needs(is_open=True, ok=404),
     "GET /signout": Needs(is_open=True, ok=303),
-    "POST /signout": Needs(is_open=True, ok=303),
+    "POST /signout": Needs(is_open=True, ok=415),  # no form
     "GET /v1/me": KNOWN,
     "GET /v1/incidents": KNOWN,
     "GET /v1/incidents/{id}": Needs(needs=(GET_INCIDENT,)),

@@ -11,8 +11,8 @@ from urllib.parse import quote
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match, Router
 from starlette.routing import Route as StarletteRoute
-from starlette.routing import Router
 from starlette.types import Message, Receive, Scope, Send
 
 from tripshark.errors import BadInput, Denied, NotFound, Permanent, TripsharkError
@@ -53,6 +53,7 @@ class App:
     def __init__(self, parts: Parts | None, alerts: Alerts | None) -> None:
         self._alerts = alerts
         self._parts = parts
+        self.takes_alerts = alerts is not None
         routes = ROUTES if parts is not None else ()
         self._api = Router(
             routes=[
@@ -82,9 +83,11 @@ class App:
                 # With an application in the scope the router raises instead of answering by itself.
                 await self._api({**scope, "app": self}, receive, watched)
         except HTTPException as missing:
-            is_alerts = self._alerts is not None and scope["path"] == "/v1/alerts"
-            refused = HTTPException(405, headers={"allow": "POST"}) if is_alerts else missing
-            await self._missing(refused, Request(scope))(scope, receive, send)
+            allowed = self._methods(scope)
+            refused = HTTPException(405, headers={"allow": ", ".join(allowed)})
+            await self._missing(refused if allowed else missing, Request(scope))(
+                scope, receive, send
+            )
         except Exception:
             # The boundary: whatever failed, the caller gets the one shape and the log gets the trace.
             log.exception("a request failed: %s %r", scope["method"], scope["path"][:200])
@@ -99,6 +102,16 @@ class App:
         if self._parts is None or error.status_code != 404 or not wants_page:
             return _of_http(error)
         return site.failed(request, self._parts, NotFound("nothing is here"))
+
+    def _methods(self, scope: Scope) -> list[str]:
+        """Everything that this path takes, whichever of its routes takes it."""
+        found: set[str] = set()
+        for route in self._api.routes:
+            if isinstance(route, StarletteRoute) and route.matches(scope)[0] is not Match.NONE:
+                found |= route.methods or set()
+        if self.takes_alerts and scope["path"] in ("/", "/v1/alerts"):
+            found.add("POST")
+        return sorted(found)
 
     def close(self) -> None:
         """Streams that are open end now."""

@@ -12,7 +12,15 @@ from starlette.responses import Response
 
 from tripshark.errors import BadInput, NotFound, Permanent, TooLarge, Unsupported
 from tripshark.model.alert import Json
-from tripshark.model.note import MAX_NOTES, Note, note_file, note_frame, note_id, note_text
+from tripshark.model.note import (
+    MAX_NOTE,
+    MAX_NOTES,
+    Note,
+    note_file,
+    note_frame,
+    note_id,
+    note_text,
+)
 from tripshark.web import query
 from tripshark.web.access import EVIDENCE
 from tripshark.web.answers import SAFE, json
@@ -21,7 +29,7 @@ from tripshark.web.incident import incident_of
 from tripshark.web.openapi import Described, Parameter
 from tripshark.web.parts import Notes, Parts
 from tripshark.web.route import Route
-from tripshark.web.schema import TEXT, TIME, WHOLE, Schema, named, obj, rows, whole
+from tripshark.web.schema import TEXT, TIME, WHOLE, Schema, named, obj, rows, text, whole
 
 NOTES: Final = "notes"  # `create notes` writes one; `delete notes` takes back somebody else's
 MAX_BODY = 65_536
@@ -161,8 +169,10 @@ ROUTES: tuple[Route, ...] = (
             takes=obj(
                 {
                     "frame": whole(1, (1 << 32) - 1),
-                    "text": TEXT,
-                    "file": TEXT,
+                    "text": text(least=1, most=MAX_NOTE, pattern="[!-~]"),
+                    "file": text(
+                        pattern=r"^([a-z0-9]([a-z0-9-]{0,60})/)?[a-z][a-z0-9-]{0,40}\.pcapng$"
+                    ),
                 },
                 optional=("file",),
             ),

@@ -18,13 +18,14 @@ hundreds of things, right and wrong ones, and refuses whatever this document doe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from tripshark import __version__
 from tripshark.model.alert import Json
-from tripshark.web.schema import FLAG, TEXT, Schema, maybe, obj, written
+from tripshark.model.incident import State
+from tripshark.web.schema import FLAG, TEXT, Schema, maybe, obj, one_of, text, whole, written
 
 GUARDED: Final = (400, 401, 403, 429, 503)  # what a guarded route may always answer
 _EMPTY = frozenset({"204", "303", "304", "307"})
@@ -58,6 +59,28 @@ class Described:
     takes_media: str = "application/json"
 
 
+_FILLED: Final[Schema] = {"type": "string", "maxLength": 253, "pattern": "^[^\\u0000]*$"}
+_USUAL: Final[Mapping[tuple[str, str], Schema]] = {  # what these names mean on every route
+    ("path", "id"): text(pattern="^[a-z0-9][a-z0-9-]{0,63}$"),
+    ("path", "node"): text(pattern="^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"),
+    ("path", "name"): text(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"),
+    ("path", "note"): text(pattern="^[0-9a-f]{16}$"),
+    ("query", "node"): text(pattern="^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?$"),
+    ("query", "before"): text(pattern="^([a-z0-9][a-z0-9-]{0,63})?$"),
+    ("query", "incident"): text(pattern="^[a-z0-9][a-z0-9-]{0,63}$"),
+    ("query", "since"): text(
+        pattern="^([1-9][0-9]{0,3}[smhd]|20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])"
+        "T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z)?$"
+    ),
+    ("query", "limit"): whole(1, 500, default=50),
+    ("query", "state"): one_of("", *(each.value for each in State)),
+    **{
+        ("query", name): _FILLED
+        for name in ("namespace", "pod", "rule", "text", "target", "peer", "q")
+    },
+}
+
+
 class Routed(Protocol):
     """A route as this module needs it."""
 
@@ -76,7 +99,39 @@ _ALERTS = Described(
     answers={"202": "Durable."},
     errors=(408, 413, 415),
     gives=obj({"alert": TEXT, "duplicate": FLAG, "incident": maybe(TEXT)}),
-    takes={"type": "object"},
+    takes={  # of Falco's own; whatever else it writes is taken as well
+        "type": "object",
+        "required": ["rule", "time", "priority"],
+        "properties": {
+            "rule": {
+                "type": "string",
+                "minLength": 1,
+                "maxLength": 100,
+                "pattern": "^[A-Za-z0-9 ]+$",
+            },
+            "time": {
+                "type": "string",
+                "pattern": "^20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3])(:[0-5][0-9]){2}Z$",
+            },
+            "priority": {
+                "enum": [
+                    "Emergency",
+                    "Alert",
+                    "Critical",
+                    "Error",
+                    "Warning",
+                    "Notice",
+                    "Informational",
+                    "Debug",
+                ]
+            },
+            "output": {"type": "string", "maxLength": 4096},
+            "output_fields": {
+                "type": "object",
+                "additionalProperties": {"type": ["string", "integer", "null"]},
+            },
+        },
+    },
 )
 _ERROR = obj({"error": obj(dict.fromkeys(("code", "message", "hint", "where"), TEXT))})
 _SECURITY: Final[dict[str, Json]] = {
@@ -100,9 +155,16 @@ _SECURITY: Final[dict[str, Json]] = {
 
 
 def document(
-    routes: Iterable[Routed], *, guarded: bool = False, alerts: bool = True
+    routes: Iterable[Routed],
+    *,
+    guarded: bool = False,
+    alerts: bool = True,
+    also_open: Container[str] = (),
 ) -> dict[str, Json]:
-    """The whole description as JSON. `guarded`: who asks has to be known; `alerts`: the listener takes those too."""
+    """The whole description as JSON.
+
+    `guarded`: who asks has to be known, but for paths that are open or `also_open`; `alerts`: the listener takes those.
+    """
     components: dict[str, Json] = {"Error": written(_ERROR, {})}
     described: dict[str, dict[str, Json]] = {}
     for path in ("/", "/v1/alerts") if alerts else ():
@@ -115,7 +177,7 @@ def document(
             route.described,
             route.method.lower(),
             components,
-            is_open=route.is_open,
+            is_open=route.is_open or route.path in also_open,
             guarded=guarded,
         )
     return {
@@ -161,7 +223,7 @@ def _operation(
                 "in": each.where,
                 "required": each.required or each.where == "path",
                 "description": each.meaning,
-                "schema": written(each.schema, components),
+                "schema": written(_schema(each), components),
             }
             for each in parameters
         ]
@@ -172,6 +234,11 @@ def _operation(
             "content": {it.takes_media: {"schema": written(takes, components)}},
         }
     return operation
+
+
+def _schema(it: Parameter) -> Schema:
+    """Its own, or what its name means where it has none."""
+    return _USUAL.get((it.where, it.name), TEXT) if it.schema == TEXT else it.schema
 
 
 def _responses(it: Described, components: dict[str, Json], *, is_open: bool) -> dict[str, Json]:

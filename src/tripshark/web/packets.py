@@ -11,7 +11,7 @@ from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tripshark.errors import BadInput, Permanent
+from tripshark.errors import BadInput, NotFound
 from tripshark.model.alert import Json
 from tripshark.web import query
 from tripshark.web.answers import json
@@ -129,12 +129,12 @@ async def _asked(
     frame: int = 0,
 ) -> Dissected:
     """`frame`: the one that is asked about, so that a large file is opened where it is."""
-    if parts.dissection is None:
-        raise Permanent(
-            "packets are not looked at here", hint="download the file and open it in Wireshark"
-        )
     at_frame, at_ns = _place(request.query_params)
     file = await capture_file(request, parts)
+    if parts.dissection is None:
+        raise NotFound(
+            "packets are not looked at here", hint="download the file and open it in Wireshark"
+        )
     await parts.looks.note(
         file.incident.id,
         file.label,

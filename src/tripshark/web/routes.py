@@ -131,7 +131,15 @@ async def list_refusals(request: Request, parts: Parts) -> Response:
 
 async def describe(request: Request, parts: Parts) -> Response:
     nobody = parts.signin is None and parts.access is None and parts.gate.is_open
-    return json(openapi.document(ROUTES, guarded=not nobody))
+    app = request.scope.get("app")
+    return json(
+        openapi.document(
+            ROUTES,
+            guarded=not nobody,
+            alerts=getattr(app, "takes_alerts", True),
+            also_open=("/metrics",) if parts.metrics_open else (),
+        )
+    )
 
 
 # ---------------------------------------------------------------------------------------------- routes

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from tripshark.model.evidence import Word
+from tripshark.model.filter import Scope
 from tripshark.model.incident import State
 from tripshark.web.schema import (
     ANYTHING,
@@ -102,18 +103,34 @@ READY: Final = obj(
     {"ready": FLAG, "checks": _CHECKS, "upstream": ANYTHING, "warnings": rows(TEXT)},
     optional=("upstream", "warnings"),
 )
+_LONG: Final[Schema] = {
+    "description": "such as 30s, or seconds",
+    "anyOf": [
+        {"type": "string", "pattern": "^[1-9][0-9]{0,3}(ms|s|m)$"},
+        {"type": "integer", "minimum": 0, "maximum": 86_400},
+        {"type": "null"},
+    ],
+}
+_PLAIN: Final = text(most=1024, pattern="^[^\\u0000-\\u001f]*$")
 CAPTURE: Final = obj(
     {
-        "target": text(least=1, most=1024),
-        "before": {"description": "how far back, such as 30s or seconds", "type": ["string", "number", "null"]},
-        "after": {"description": "how long on, such as 10s or seconds", "type": ["string", "number", "null"]},
-        "scope": one_of("", "flow", "peer", "pod", "workload", "service", "node"),
-        "peer": text(most=1024),
-        "filter": text(most=1024),
-        "max_bytes": {"description": "such as 50MB, or bytes", "type": ["string", "integer", "null"]},
+        "target": text(least=1, most=1024, pattern="^[^\\u0000-\\u001f]+$"),
+        "before": _LONG,
+        "after": _LONG,
+        "scope": one_of("", *(each.value for each in Scope)),
+        "peer": _PLAIN,
+        "filter": _PLAIN,
+        "max_bytes": {
+            "description": "such as 50MB, or bytes",
+            "anyOf": [
+                {"type": "string", "pattern": "^[1-9][0-9]{0,5}(kB|MB)$"},
+                {"type": "integer", "minimum": 1, "maximum": 2**50 - 1},
+                {"type": "null"},
+            ],
+        },
     },
     optional=("before", "after", "scope", "peer", "filter", "max_bytes"),
-)  # fmt: skip
+)
 FILES: Final = (
     "application/octet-stream",
     "application/x-pcapng",

@@ -157,10 +157,10 @@ async def sign_out(request: Request, parts: Parts) -> Response:
     signin = _required(parts)
     query.known(request.query_params, ())
     require_own_page(request, parts.origin)
+    fields = await _fields(request)
     session = _session(request, parts, signin)
     if session is None:
         return _gone(_to("/signin"), signin)
-    fields = await _fields(request)
     require_token(session.csrf, request.headers.get("x-tripshark-csrf") or fields.get("csrf", ""))
     signin.end(cookie_of(request, cookie_name(signin)))
     try:
