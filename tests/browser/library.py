@@ -30,6 +30,7 @@ from tripshark.web.parts import Parts
 from tripshark.web.serve import bind, serving
 
 NOBODY = 65_534
+WHOLE = 8_000_000  # bytes; a larger file is seen through a window
 
 
 class Door:
@@ -103,7 +104,9 @@ async def library() -> AsyncIterator[Library]:
         folder = Path(base)
         analyst = _analyst(folder / "analyst.sock")
         catalogue = await SqlCatalogue.open(folder / "catalogue.sqlite")
-        sessions = Sessions(str(folder / "analyst.sock"))
+        sessions = Sessions(
+            str(folder / "analyst.sock"), whole_bytes=WHOLE, window_bytes=WHOLE // 4
+        )
         clock, door = SystemClock(), Door()
         vault = FolderVault(folder, clock=clock)
         parts = Parts(

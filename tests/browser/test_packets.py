@@ -208,6 +208,39 @@ async def test_a_million_rows_are_as_near_as_ten(shelf: Library, visit: Visitor)
     await _selected(page, 98_765)  # and back to where one was
 
 
+async def test_a_large_file_is_seen_through_a_window_that_moves(
+    shelf: Library, visit: Visitor
+) -> None:
+    """What is shown is said; the window is moved by hand, by a packet's number and by a link."""
+    capture = Capture()
+    for number in range(7000):
+        capture.udp(POD, number, C2, 4444, bytes(1400))
+    address = await shelf.shelve(capture.bytes(), START_NS + 3_500_000_000)
+    page = await _opened(await visit(address))
+    notice = page.locator("#window")
+    await expect(notice).to_contain_text("lie outside this window")
+    await expect(page.locator("#count")).to_contain_text(
+        re.compile(r"^[\d\s]+ of 7\s000 packets$")
+    )
+    first = int(
+        str(await page.locator("#list .packet-body [role=row]").first.get_attribute("data-number"))
+    )
+    assert 1 < first < 3500
+    await page.get_by_role("button", name="Earlier").click()
+    await expect(_row(page, first - 1)).to_have_count(0)
+    await page.keyboard.press("g")
+    await page.locator("#go-number").fill("6990")
+    await page.keyboard.press("Enter")
+    await _selected(page, 6990)
+    await expect(page.locator("#packet-title")).to_have_text("Packet 6990")
+    await page.wait_for_url("**at=6990**#p=6990")
+    again = await _opened(await visit(f"{address}#p=12"))
+    await _selected(again, 12)
+    await again.locator("#filter").fill("udp.srcport == 20")
+    await again.locator("#filter").press("Enter")
+    await _selected(again, 21)
+
+
 FIRST = """() => {
   const grid = document.querySelector("#list").getBoundingClientRect();
   const rows = [...document.querySelectorAll("#list .packet-body [role=row]")];

@@ -49,7 +49,7 @@ class Choice:
 
 
 async def show(request: Request, parts: Parts) -> Response:
-    query.known(request.query_params, ("file", "filter", "around_ns"))
+    query.known(request.query_params, ("file", "filter", "at", "around_ns"))
     incident = await incident_of(request, parts)
     caller = caller_of(request, parts)
     await caller.require("get", EVIDENCE, incident.held)
@@ -130,7 +130,8 @@ ROUTES: tuple[Route, ...] = (
                     "file", "query", "evidence.pcapng, NODE/evidence.pcapng, merged.pcapng."
                 ),
                 Parameter("filter", "query", "Display filter, read by the page itself."),
-                Parameter("around_ns", "query", "Where the window of a large file lies."),
+                Parameter("at", "query", "Packet around which the window of a large file lies."),
+                Parameter("around_ns", "query", "Or the moment, in nanoseconds since 1970."),
             ),
             media="text/html",
             errors=(400, 401, 403, 404, 503),

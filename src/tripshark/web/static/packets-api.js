@@ -1,7 +1,7 @@
 // What the server is asked, and what can be wrong when it does not answer.
 
 /** @typedef {{number: number, columns: string[], background: string, foreground: string, alert: boolean, comments: string[], marked: boolean, time_ns: number}} Frame */
-/** @typedef {{first_ns: number, last_ns: number, notice: string}} Window */
+/** @typedef {{first_ns: number, last_ns: number, first: number, last: number, before: number, after: number, notice: string}} Window */
 /** @typedef {{columns: string[], frames: Frame[], total: number, matched: number | null, window: Window | null}} Page */
 /** @typedef {{label: string, offset: number | null, length: number | null, filter: string, severity: string, generated: boolean, source?: number, children: Node[]}} Node */
 /** @typedef {{name: string, bytes: string}} Source */

@@ -14,6 +14,7 @@ export class Timeline {
   /** @type {number[]} */ #alerts = [];
   /** @type {number | null} */ #selected = null;
   /** @type {[number, number] | null} */ #span = null; // applied
+  /** @type {[number, number] | null} */ #window = null; // of a large file only this is looked at
   /** @type {[number, number] | null} */ #brush = null; // under the hand
   /** @type {number | null} */ #from = null;
   #cursor = 0;
@@ -61,12 +62,13 @@ export class Timeline {
   }
 
   /**
-   * @param {{alerts?: number[], selected?: number | null, span?: [number, number] | null}} marks seconds since the first packet
+   * @param {{alerts?: number[], selected?: number | null, span?: [number, number] | null, window?: [number, number] | null}} marks seconds since the first packet
    */
-  mark({ alerts, selected, span }) {
+  mark({ alerts, selected, span, window }) {
     if (alerts !== undefined) this.#alerts = alerts;
     if (selected !== undefined) this.#selected = selected;
     if (span !== undefined) this.#span = span;
+    if (window !== undefined) this.#window = window;
     if (selected !== undefined && selected !== null) this.#cursor = selected;
     this.#say();
     this.draw();
@@ -165,6 +167,11 @@ export class Timeline {
     const x = (/** @type {number} */ second) => (second / this.seconds) * width;
     const most = Math.max(1, ...all.packets);
 
+    if (this.#window) {
+      pen.fillStyle = colour("--sunk");
+      pen.fillRect(0, 0, Math.max(0, x(this.#window[0])), floor);
+      pen.fillRect(x(this.#window[1]) + 1, 0, width, floor);
+    }
     const span = this.#brush ?? this.#span;
     if (span) {
       pen.fillStyle = colour("--window");

@@ -33,6 +33,7 @@ const now = {
   filtering: false,
   total: 0,
   /** @type {number | null} */ matched: null,
+  /** @type {import("./packets-api.js").Window | null} */ window: null, // the part of a large file that can be looked at
   /** @type {Packet | null} */ packet: null,
   /** @type {{number: number, second: number}[]} */ alerts: [],
   startNs: 0,
@@ -196,6 +197,7 @@ the("field-copy").addEventListener("click", async () => {
  */
 async function go(number) {
   await attempt("go", async () => {
+    if (now.window && number <= now.total && (number < now.window.first || number > now.window.last)) await look({ at: String(number) });
     const found = await list.seek(number);
     if (found === null) return say("No packet is listed.");
     if (!found.exact) say(now.filter ? `The filter hides packet ${number}; the nearest is shown.` : `There is no packet ${number}; the nearest is shown.`);
@@ -206,6 +208,8 @@ async function go(number) {
 /** @param {number} second to the first listed packet at or after it */
 async function nearest(second) {
   await attempt("go", async () => {
+    const ns = now.startNs + second * 1e9;
+    if (now.window && (ns < now.window.first_ns || ns > now.window.last_ns)) await look({ around_ns: String(BigInt(Math.round(ns))) });
     let [low, high] = [0, Math.max(0, list.count - 1)];
     while (low < high) {
       const middle = (low + high) >> 1;
@@ -244,7 +248,8 @@ async function apply(text, { isNew = true } = {}) {
   filter.set(text);
   chips();
   timeline.mark({ span: timeIn(text, now.startNs) });
-  if (isNew && changed) {
+  const before = location.pathname + location.search;
+  if (isNew && (changed || address(0) !== before)) {
     place.cancel();
     history.pushState(null, "", address(number));
   }
@@ -299,6 +304,7 @@ function all() {
     stepMs = Math.max(1, Math.round(whole.step_ns / 1e6));
     now.startNs = whole.start_ns;
     timeline.showAll(whole);
+    if (now.window) timeline.mark({ window: [(now.window.first_ns - now.startNs) / 1e9, (now.window.last_ns - now.startNs) / 1e9] });
     timeline.mark({ span: timeIn(now.filter, now.startNs) });
     list.refresh();
     const { frames } = await api.packets({ filter: ALERTS, skip: 0, limit: MOST_ALERTS });
@@ -370,38 +376,38 @@ times.addEventListener("change", () => {
 function count() {
   const digits = (/** @type {number} */ n) => String(n).replace(/\B(?=(\d{3})+$)/g, "\u202f");
   const shown = now.matched ?? (list.isKnown ? list.count : null);
-  the("count").textContent = now.filter
+  the("count").textContent = now.filter || (shown !== null && shown < now.total)
     ? `${shown === null ? "some" : digits(shown)} of ${digits(now.total)} packets`
     : `${digits(now.total)} packets`;
 }
 
-let noticed = "";
-
 /** A large file is seen through a window: said, and it can be moved. @param {import("./packets-api.js").Window | null} window */
 function notice(window) {
-  const key = JSON.stringify(window);
-  if (key === noticed) return;
-  noticed = key;
+  if (JSON.stringify(window) === JSON.stringify(now.window)) return;
+  now.window = window;
   const strip = the("window");
   strip.hidden = window === null;
+  timeline.mark({ window: window && [(window.first_ns - now.startNs) / 1e9, (window.last_ns - now.startNs) / 1e9] });
   if (window === null) return;
-  const length = window.last_ns - window.first_ns;
-  const from = alertNs ? ` From ${label((window.first_ns - alertNs) / 1e9)} to ${label((window.last_ns - alertNs) / 1e9)} of the alert.` : "";
-  const move = (/** @type {string} */ words, /** @type {Record<string, string>} */ around) =>
-    el("button", { type: "button", text: words, on: { click: () => void look(around) } });
-  strip.replaceChildren(el("span", { text: `${window.notice}${from}` }),
-    move("← Earlier", { around_ns: String(Math.round(window.first_ns - length / 2)) }),
+  const move = (/** @type {string} */ words, /** @type {Record<string, string>} */ around, isThere = true) =>
+    el("button", { type: "button", text: words, disabled: !isThere, on: { click: () => void look(around) } });
+  strip.replaceChildren(el("span", { text: window.notice }),
+    move("← Earlier", { at: String(window.first - 1) }, window.before > 0),
     move("Around the alert", {}),
-    move("Later →", { around_ns: String(Math.round(window.last_ns + length / 2)) }));
+    move("Later →", { at: String(window.last + 1) }, window.after > 0));
 }
 
-/** @param {Record<string, string>} around */
+/**
+ * Look at another part of a large file; a filter stays, a span of time that lies elsewhere does not.
+ * @param {Record<string, string>} around
+ */
 async function look(around) {
   api.around = around;
   now.packet = null;
-  stepMs = 0;
+  now.anchor = 0;
   await apply(withTime(now.filter, null, now.startNs));
   await all();
+  if (list.count && list.selected.index === null) await list.select(0);
 }
 
 // -------------------------------------------------------------------------------------------------- address
@@ -409,7 +415,7 @@ async function look(around) {
 /** @param {number} number */
 function address(number) {
   const query = new URLSearchParams(location.search);
-  for (const [key, value] of [["filter", now.filter], ["around_ns", api.around.around_ns ?? ""]]) {
+  for (const [key, value] of [["filter", now.filter], ["at", api.around.at ?? ""], ["around_ns", api.around.around_ns ?? ""]]) {
     if (value) query.set(key, value);
     else query.delete(key);
   }
@@ -422,17 +428,20 @@ const place = debounced(150, (/** @type {number} */ number) => history.replaceSt
 
 function asked() {
   const query = new URLSearchParams(location.search);
-  const around = query.get("around_ns");
+  const [at, around] = [query.get("at") ?? "", query.get("around_ns") ?? ""];
   return {
     filter: query.get("filter") ?? "",
-    around: /** @type {Record<string, string>} */ (around && /^\d{1,19}$/.test(around) ? { around_ns: around } : {}),
+    around: /** @type {Record<string, string>} */ (/^\d{1,10}$/.test(at) ? { at } : /^\d{1,19}$/.test(around) ? { around_ns: around } : {}),
     number: Number(/[#&]p=(\d{1,10})/.exec(location.hash)?.[1] ?? 0),
   };
 }
 
 addEventListener("popstate", () => {
-  const { filter: text, number } = asked();
-  if (text !== now.filter) void apply(text, { isNew: false }).then(() => number && number !== list.selected.number && go(number));
+  const { filter: text, number, around } = asked();
+  if (JSON.stringify(around) !== JSON.stringify(api.around)) {
+    api.around = around;
+    void apply(text, { isNew: false }).then(() => all()).then(() => number && go(number));
+  } else if (text !== now.filter) void apply(text, { isNew: false }).then(() => number && number !== list.selected.number && go(number));
   else if (number && number !== list.selected.number) void go(number);
 });
 
@@ -567,6 +576,10 @@ async function start() {
       return;
     }
     the("empty").hidden = list.count > 0;
+    if (number && now.window && (number < now.window.first || number > now.window.last)) {
+      api.around = { at: String(number) };
+      await list.reset();
+    }
     if (number) {
       const found = await list.seek(number);
       if (found) await list.select(found.index, { middle: true });
