@@ -134,3 +134,5 @@ async def test_from_a_list_to_an_answer(
             "Domain Name System" in line
             for line in answer.structured_content["untrusted"]["fields"]
         )  # type: ignore[index]
+        report = await assistant.read_resource(f"tripshark://incidents/{id}/report")
+        assert "c2.example" in report.contents[0].text  # type: ignore[union-attr]

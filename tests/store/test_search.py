@@ -249,8 +249,13 @@ async def test_the_index_fills_itself_and_stays_in_step(
     assert len(told) == 1  # broken findings are told, once
     assert await its.look() == 0
     vault.remove(first.id, "age")
+    vault.remove(third.id, "it lies in s3://store/x")
+    await catalogue.put(incidents=[other(third, folder="s3://store/x")])  # only moved
+    await its.look()
+    assert await _found(its.index, "example") == [
+        "sni=new.example"
+    ]  # nobody said yet that it is removed
     await catalogue.put(incidents=[other(first, state=State.REMOVED)])
-    vault.remove(third.id, "it lies in the store")  # and its row says sealed: only moved
     await its.look()
     assert await _found(its.index, "example") == []
     assert set(await its.index.known()) == {(second.id, ""), (third.id, "")}

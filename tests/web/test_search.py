@@ -149,3 +149,14 @@ async def test_hostile_names_stay_text(world: World, index: SearchIndex) -> None
     assert answer.json()["hits"][0]["value"] == "<script>\\x1b[2j.example"
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_a_list_that_is_not_read_is_a_warning(world: World) -> None:
+    """Nobody becomes unready by it, and everybody can see it."""
+    async with (
+        world.served(unread_lists=lambda: ("not JSON at c2.json:3",)) as port,
+        httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http,
+    ):
+        answer = await http.get("/readyz")
+    assert answer.status_code == 200
+    assert answer.json()["warnings"] == ["a list of indicators is not read: not JSON at c2.json:3"]

@@ -376,6 +376,7 @@ class Node:
             custody=lambda id, name, who: vault.custody(id, "viewed", who, {"file": name}),
             deed=vault.custody,
             index=indexing.index,
+            unread_lists=lambda: watchlist.problems,
             notes=SqlNotes(catalogue),
             exports=reports,
             to_pcap=to_pcap,
@@ -394,6 +395,8 @@ class Node:
         )
         (data / "scratch").mkdir(exist_ok=True)
         background = [self.rules.watch(), self._keep_alive(targets), indexing.run()]
+        if settings.indicators:
+            background.append(watchlist.watch())
         if scout is not None:
             background.append(follow_pods(scout, targets))
         if cluster is not None:

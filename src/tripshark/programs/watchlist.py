@@ -15,6 +15,7 @@ from tripshark.model.indicator import Indicators
 
 log = structlog.get_logger("tripshark.indicators")
 
+_EVERY = 10.0  # seconds
 _SHOWN = 20  # entries that the log names
 _Stamp = tuple[tuple[str, int, int, int], ...]
 
@@ -72,6 +73,12 @@ class Watchlist:
                 self._stamp = stamp
                 await asyncio.to_thread(self._read)
             return self._indicators
+
+    async def watch(self) -> None:
+        """Read at once what changes, so that what is wrong with it is told before it is needed."""
+        while True:
+            await self()
+            await asyncio.sleep(_EVERY)
 
     def _look(self) -> _Stamp:
         found = []

@@ -64,7 +64,9 @@ class Indexing:
         self._every = every
         self._tell = tell
         self._woken = asyncio.Event()
-        self._seen: dict[IncidentId, tuple[int, int, int]] = {}  # as folders were at the last look
+        self._seen: dict[IncidentId, tuple[int, int, int]] = {}  # as folders were when indexed
+        self._here: set[IncidentId] | None = None  # what lay there at the last look
+        self._unsure: set[IncidentId] = set()  # gone, and nobody has said why
 
     def wake(self) -> None:
         """Findings were written: look at once. Not needed, only quicker."""
@@ -83,16 +85,21 @@ class Indexing:
     async def look(self) -> int:
         """Bring the index in step; how many files it took in. Raises `Transient`, `Permanent`."""
         lying = await asyncio.to_thread(self._vault.lying)
+        changed = [each for each in lying if self._seen.get(each.incident) != each.changed]
+        here = {each.incident for each in lying}
+        if not changed and not self._unsure and here == self._here:
+            return 0
         known = await self.index.known()
         taken = 0
-        for each in lying:
-            if self._seen.get(each.incident) == each.changed and (each.incident, "") in known:
-                continue
+        for each in changed:
             tag = await asyncio.to_thread(_tag, each.folder / FINDINGS)
             if known.get((each.incident, "")) != tag:
-                taken += await self._take(each, tag)
+                if not await self._take(each, tag):
+                    continue  # once more at the next look
+                taken += 1
             self._seen[each.incident] = each.changed
-        await self._forget(known, {each.incident for each in lying})
+        await self._forget(known, here)
+        self._here = here
         return taken
 
     async def _take(self, lying: Lying, tag: str) -> bool:
@@ -124,13 +131,21 @@ class Indexing:
         self, known: Mapping[tuple[IncidentId, str], str], here: set[IncidentId]
     ) -> None:
         """What was removed, and not only moved to the object store."""
-        gone = []
-        for id, node in known:
-            if id not in here:
-                incident = await self._catalogue.incident(id)
-                if incident is None or incident.state is State.REMOVED:
-                    gone.append((id, node))
+        left = [
+            id
+            for id, _ in known
+            if id not in here and (self._here is None or id in self._here | self._unsure)
+        ]
+        gone: list[tuple[IncidentId, str]] = []
+        self._unsure = set()
+        for id in left:
+            incident = await self._catalogue.incident(id)
+            if incident is None or incident.state is State.REMOVED:
+                gone.append((id, ""))
+            elif "://" not in incident.folder:  # its record is about to say what became of it
+                self._unsure.add(id)
         await self.index.remove(gone)
+        self._seen = {id: changed for id, changed in self._seen.items() if id in here}
 
 
 class FleetIndexing:

@@ -65,6 +65,7 @@ async def _may_know(request: Request, parts: Parts) -> bool:
 async def warnings(parts: Parts) -> list[str]:
     """What works less well than it should, and makes nobody unready."""
     said = [words for source in parts.sources() for words in source.problems()]
+    said += [f"a list of indicators is not read: {each}" for each in parts.unread_lists()]
     if parts.around is not None:
         said += (await parts.around()).problems
     if parts.outbox is not None:

@@ -225,6 +225,7 @@ class Parts:
     deed: Callable[[IncidentId, str, str, Mapping[str, Json]], None] | None = (
         None  # (incident, what, who, details): any other line of its custody, durable when it returns
     )
+    unread_lists: Callable[[], Sequence[str]] = tuple  # of indicators, and why
     index: Index | None = None  # what is searched for over all evidence
     notes: Notes | None = None  # what analysts write at packets
     exports: Exports | None = None  # report, timeline, and other tools' formats
