@@ -165,8 +165,8 @@ async def test_a_link_in_the_folder_is_not_followed(world, tmp_path) -> None:
     folder = Path(world.vault.folder(world.incident.id))
     (tmp_path / "secret").write_text("secret")
     folder.chmod(0o755)
-    (folder / "report.html").symlink_to(tmp_path / "secret")
+    (folder / "timeline.jsonl").symlink_to(tmp_path / "secret")
     async with world.served() as port, client(port, world) as http:
-        answer = await http.get("report.html")
+        answer = await http.get("timeline.jsonl")
     assert answer.status_code == 404
     assert "secret" not in answer.text

@@ -7,14 +7,14 @@ of known types and bounds, once, and text that is shown becomes printable.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from ipaddress import ip_address
 
 from tripshark.errors import BadInput
 from tripshark.model.alert import Json, Priority
 from tripshark.model.attack import techniques_in
-from tripshark.model.evidence import Manifest, read_json
+from tripshark.model.evidence import Entry, Manifest, read_json
 from tripshark.model.finding import Conversation, Findings, Severity
 from tripshark.model.text import printable
 
@@ -114,9 +114,21 @@ class Case:
     custody_problem: str = ""  # why the custody cannot be believed
     node: str = ""  # whose part this is, where an incident has several
 
+    def __post_init__(self) -> None:
+        for name in ("problem", "custody_problem", "node"):
+            object.__setattr__(self, name, printable(getattr(self, name)))
+
     @property
     def id(self) -> str:
         return self.manifest.incident
+
+    @cached_property
+    def entries(self) -> tuple[Entry, ...]:
+        """Of the ledger."""
+        return tuple(
+            replace(each, kind=printable(each.kind, 60), message=printable(each.message, 1000))
+            for each in self.manifest.ledger.entries
+        )
 
     @cached_property
     def what(self) -> Mapping[str, Json]:
@@ -237,12 +249,13 @@ class Case:
             of_rings |= {
                 str(each.get("address")) for each in self.findings.endpoints if each.get("ours")
             }
-        return frozenset(of_rings)
+        return frozenset(filter(is_address, of_rings))
 
     @cached_property
     def names(self) -> Mapping[str, str]:
         """Address → what to call it: its holder, else the DNS name that the capture itself proves."""
-        found = dict(self.findings.names) if self.findings is not None else {}
+        proven = self.findings.names if self.findings is not None else {}
+        found = {text(address, 60): text(name, MAX_NAME) for address, name in proven.items()}
         for address, name in group(self.where.get("names")).items():
             if isinstance(name, str):
                 found[text(address, 60)] = text(name, MAX_NAME)

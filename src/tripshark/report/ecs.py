@@ -66,15 +66,15 @@ def documents(case: Case) -> Iterator[Document]:
 
 def _events(case: Case) -> Iterator[Document]:
     yield from (_alert(each) for each in case.alerts)
-    for entry in case.manifest.ledger.entries:
+    for entry in case.entries:
         made = _event(entry.from_ns or case.t0_ns, "ledger", "event", ["network"], ["info"])
         yield _merged(
             made,
             {
-                "message": text(entry.message, 1000),
+                "message": entry.message,
                 "event": {"end": _time(entry.to_ns)},
                 "tripshark": {
-                    "ledger": {"kind": text(entry.kind), "word": entry.word, "count": entry.count}
+                    "ledger": {"kind": entry.kind, "word": entry.word, "count": entry.count}
                 },
             },
         )

@@ -57,7 +57,7 @@ def picture(case: Case) -> Picture:
     )
     gaps = tuple(
         Gap(each.from_ns, each.to_ns or each.from_ns, each.message)
-        for each in case.manifest.ledger.entries
+        for each in case.entries
         if each.from_ns and each.kind not in _MISSING and each.word is not Word.COMPLETE
     )
     return Picture(
@@ -164,7 +164,7 @@ def _moments(case: Case) -> Iterator[tuple[int, str]]:
         if pod.gone_ns:
             yield pod.gone_ns, f"{pod.title} ended"
     yield from _changed(case)
-    for entry in case.manifest.ledger.entries:
+    for entry in case.entries:
         if entry.from_ns and entry.kind not in _MISSING:
             yield entry.from_ns, _missing(entry)
     opened = case.when.get("opened_ns")

@@ -149,11 +149,12 @@ def _person(pod: Pod) -> str:
 
 def _peer(case: Case, flow: Conversation) -> str:
     known = case.called(flow.b, flow.b_port)
-    return f"{known}, {flow.proto.upper()}" + (f", spoken: {flow.app}" if flow.app else "")
+    app = f", spoken: {flow.app}" if flow.app.lower() not in ("", "data", flow.proto) else ""
+    return f"{known}, {flow.proto.upper()}{app}"
 
 
 def _when(case: Case) -> Iterator[str]:
-    yield f"The alert's event happened on {words.moment(case.t0_ns)}; that moment is called T0 below."
+    yield f"The alert's event happened at {words.moment(case.t0_ns)}; that moment is called T0 below."
     first, last = case.seen
     if first:
         yield (
@@ -164,6 +165,12 @@ def _when(case: Case) -> Iterator[str]:
         yield (
             f"Asked for was the time from {words.relative(asked[0], case.t0_ns)} to "
             f"{words.relative(asked[1], case.t0_ns)}."
+        )
+    covered = case.covered
+    if covered[1]:
+        yield (
+            f"The recording is whole from {words.relative(covered[0], case.t0_ns)} to "
+            f"{words.relative(covered[1], case.t0_ns)}, but for what is listed under Completeness."
         )
     for pod in case.pods:
         if pod.gone_ns:
@@ -188,16 +195,21 @@ def _proven(case: Case) -> Iterator[str]:
     elif findings.flow_captured is False:
         yield "No packet of the connection that the alert names was captured."
     claims = [each for each in findings.findings if each.frames and each.checked]
-    grave = [each for each in claims if each.severity.rank >= Severity.MEDIUM.rank]
+    told = {"alert-flow"} if flow is not None else set()  # just said
+    grave = [
+        each
+        for each in claims
+        if each.severity.rank >= Severity.MEDIUM.rank and each.kind not in told
+    ]
     for each in islice(grave, _FEW):
         yield f"{each.title} ({each.severity}, finding {each.id}, packet {each.frames[0]}{_and(each.frames)})."
-    rest = len(claims) - min(len(grave), _FEW)
+    rest = sum(each.kind not in told for each in claims) - min(len(grave), _FEW)
     if rest and grave:
         yield f"{words.count(rest, 'further finding')} {'is' if rest == 1 else 'are'} listed below."
     elif rest:
-        yield f"Nothing grave; {words.count(rest, 'finding')} {'is' if rest == 1 else 'are'} listed below."
-    elif not claims:
-        yield "Nothing beyond that was found by the analysis."
+        yield f"Nothing graver; {words.count(rest, 'finding')} {'is' if rest == 1 else 'are'} listed below."
+    elif not grave:
+        yield "The analysis found nothing beyond that."
 
 
 def _and(frames: tuple[int, ...]) -> str:

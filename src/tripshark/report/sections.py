@@ -165,7 +165,7 @@ def _names(case: Case) -> Sequence[Block]:
             table(
                 "Names of addresses that DNS answers in this capture prove",
                 (Column("Address", As.MONO), Column("Name", As.MONO)),
-                sorted(case.findings.names.items()),
+                sorted((text(each), text(name)) for each, name in case.findings.names.items()),
             )
         )
     return blocks
@@ -439,7 +439,7 @@ def _ledger(case: Case) -> Sequence[Block]:
             )
         )
     ]
-    if ledger.entries:
+    if case.entries:
         blocks.append(
             table(
                 "Entries of the ledger",
@@ -451,7 +451,7 @@ def _ledger(case: Case) -> Sequence[Block]:
                     Column("From", As.MONO),
                     Column("To", As.MONO),
                 ),
-                (_entry(case, each) for each in ledger.entries),
+                (_entry(case, each) for each in case.entries),
             )
         )
     return blocks
@@ -461,10 +461,10 @@ def _entry(case: Case, each: Entry) -> tuple[str, ...]:
     def at(ns: int) -> str:
         return f"{words.moment(ns)} ({words.offset(ns, case.t0_ns)})" if ns else ""
 
-    kind = _KINDS.get(each.kind) or printable(each.kind, 60).replace("_", " ")
+    kind = _KINDS.get(each.kind) or each.kind.replace("_", " ")
     return (
         kind,
-        printable(each.message, 600),
+        each.message,
         _MEANS[each.word],
         f"{each.count:,}" if each.count else "",
         at(each.from_ns),
@@ -602,7 +602,10 @@ def _made(case: Case) -> Sequence[Block]:
         ("Machine", case.host, As.MONO),
         ("Kernel", text(case.where.get("kernel")), As.MONO),
         ("Clock", _clock(clock), As.TEXT),
-        *((name.capitalize(), text(version), As.MONO) for name, version in sorted(tools.items())),
+        *(
+            (text(name, 40).capitalize(), text(version), As.MONO)
+            for name, version in sorted(tools.items())
+        ),
     ]
     if case.findings is not None:
         held = ", ".join(case.findings.sandbox) or "none"

@@ -113,8 +113,8 @@ def _of_hands(case: Case) -> Iterator[Event]:
 
 
 def _of_ledger(case: Case) -> Iterator[Event]:
-    for entry in case.manifest.ledger.entries:
-        kind = f"Ledger: {printable(entry.kind, 60)}"
+    for entry in case.entries:
+        kind = f"Ledger: {entry.kind}"
         missing = "missing: " if entry.word is not Word.COMPLETE else ""
         more: dict[str, Json] = {"word": entry.word.value, "count": entry.count or None}
         yield entry.from_ns, kind, f"{missing}{entry.message}", more
