@@ -64,7 +64,7 @@ VARIANTS = [
     ({"names": {C2: "c2.evil.example"}}, "opened TCP 203.0.113.66:4444 (c2.evil.example):"),
     ({"packets": 0, "flow": None}, "No packet of payments/checkout-7d9f was found in the evidence."),
     ({"complete": False, "notes": ("tshark died",)}, "The analysis did not get to the end of the file. Note: tshark died."),
-    ({"truncated": True}, "more than 1 conversations"),
+    ({"truncated": True, "conversations": (TALK,) * 500}, "more than 500 conversations"),
     ({"tls": ({"name": "c2.example", "server": C2, "port": 4444},)}, "800 B in (TLS for c2.example)."),
     ({"http": ({"host": "", "server": C2, "port": 4444},)}, "800 B in."),
     ({"dns": tuple({"name": f"n{at}"} for at in range(7))}, "DNS names asked for: n0, n1, n2, n3, n4 and 2 more."),

@@ -7,7 +7,16 @@ from typing import cast
 
 from tripshark.analysis.words import amount, count, endpoint, relative, seconds, short
 from tripshark.model.alert import Json
-from tripshark.model.finding import MAX_SUMMARY, Conversation, Findings, Question
+from tripshark.model.claim import NOT_CAPTURED
+from tripshark.model.finding import (
+    MAX_ROWS,
+    MAX_SUMMARY,
+    Conversation,
+    Finding,
+    Findings,
+    Question,
+    Severity,
+)
 from tripshark.model.text import printable
 
 _FEW = 5  # names of a kind that are listed; the rest is counted
@@ -17,8 +26,7 @@ _TALKS = 3  # further conversations that are told
 def summary(findings: Findings, question: Question) -> str:
     """One paragraph without line breaks, at most `MAX_SUMMARY` characters, safe to print.
 
-    Text from packets and alerts is made printable and short; credentials are not in it because the analysis
-    never asks tshark for any.
+    Text from packets and alerts is made printable and short; of a secret only its length is ever known here.
     """
     target = short(question.target) or "The target"
     if question.others:
@@ -28,6 +36,7 @@ def summary(findings: Findings, question: Question) -> str:
     else:
         sentences = [
             *_about_flow(findings, question, target),
+            *_about_claims(findings),
             *_about_names(findings),
             *_about_others(findings, question, target),
             _in_all(findings),
@@ -54,6 +63,27 @@ def _about_flow(findings: Findings, question: Question, target: str) -> Iterable
         yield f"The flow named by the alert was captured, but not its beginning: the first packet seen came {when}."
     else:
         yield f"The flow named by the alert was captured, from {when}."
+
+
+def _about_claims(findings: Findings) -> Iterable[str]:
+    """What stands out, most severe first; the alert's own flow has been told."""
+    told = [
+        each
+        for each in findings.findings
+        if each.severity.rank >= Severity.MEDIUM.rank
+        and each.kind not in ("alert-flow", NOT_CAPTURED)
+    ]
+    if not told:
+        return
+    listed = "; ".join(f"{_title(each)} ({each.severity}, {each.id})" for each in told[:_FEW])
+    more = f"; and {len(told) - _FEW} more" if len(told) > _FEW else ""
+    yield f"What stands out: {listed}{more}."
+
+
+def _title(claim: Finding) -> str:
+    """Within a sentence: `the cloud metadata service …`, but `FTP credentials …` as it is."""
+    first, second = claim.title[:1], claim.title[1:2]
+    return first.lower() + claim.title[1:] if second.islower() or second == " " else claim.title
 
 
 def _story(flow: Conversation, findings: Findings, question: Question, target: str) -> str:
@@ -145,7 +175,9 @@ def _in_all(findings: Findings) -> str:
     start = relative(round(findings.seconds_before_alert * 1e9))
     talks = len(findings.conversations)
     many = (
-        f"more than {talks} conversations" if findings.truncated else count(talks, "conversation")
+        f"more than {talks} conversations"
+        if findings.truncated and talks >= MAX_ROWS
+        else count(talks, "conversation")
     )
     return f"In all {count(findings.packets, 'packet')} and {many} within {seconds(span)}, from {start}."
 

@@ -28,7 +28,6 @@ _SECRET_PATHS = ("security-credentials", "/token", "/identity", "/credentials", 
 
 _API_PORTS = (443, 6443)
 _API_NAMES = ("default/kubernetes", "kubernetes.default")
-_SSH_PORT = 22
 
 
 def claims(view: View) -> Iterator[Finding]:
@@ -112,13 +111,12 @@ def _ssh(view: View) -> Iterator[Finding]:
             if what
         )
         away = ours and view.outside(first.dst)
-        odd = f" Port {first.dport} is not SSH's own." if first.dport != _SSH_PORT else ""
         yield claim(
             "ssh",
             Severity.MEDIUM if away else Severity.LOW,
             f"SSH to {endpoint(first.dst, first.dport)}",
             f"{first.src} spoke SSH with {endpoint(first.dst, first.dport)}{view.named(first.dst)}"
-            f"{f' ({said})' if said else ''}, {count(sum(talk.packets), 'packet')}.{odd}",
+            f"{f' ({said})' if said else ''}, {count(sum(talk.packets), 'packet')}.",
             frames=talk.frames,
             filter=filters.conversation(first),
             matches=sum(talk.packets),
