@@ -9,6 +9,8 @@ import subprocess
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 from playwright.async_api import Page, expect
@@ -27,6 +29,7 @@ from tests.e2e.machine import evidence_files, falco_event
 from tests.web.conftest import World, make_incident
 from tripshark.errors import Denied, Transient
 from tripshark.model.incident import State
+from tripshark.store.verify import verify
 from tripshark.web.app import App
 from tripshark.web.pages import filters
 from tripshark.web.serve import bind, serving
@@ -159,17 +162,25 @@ async def test_an_incident_reads_from_the_sentence_to_the_packets(
 
 
 async def test_files_of_an_incident_are_downloaded_as_they_were_sealed(
-    house: House, visit: Visitor
+    house: House, visit: Visitor, tmp_path: Path
 ) -> None:
-    """The link gives the very bytes whose SHA-256 stands beside it; custody knows."""
+    """The folder, too, is what `tripshark verify` takes; the link gives the very bytes whose SHA-256 stands beside it; custody knows."""
     page = await visit(f"{house.url}/incidents/{house.id}")
     async with page.expect_download() as began:
         await page.get_by_role("link", name="evidence.pcapng", exact=True).click()
     (file,) = evidence_files(house.incident)
     got = await (await began.value).path()
     assert got.read_bytes() == file.read_bytes()
+    async with page.expect_download() as began:
+        await page.get_by_role("link", name="evidence.zip").click()
+    with ZipFile(await (await began.value).path()) as archive:
+        assert archive.testzip() is None
+        archive.extractall(tmp_path)
+    verified = verify(tmp_path / house.id)
+    assert verified.ok, verified
     await page.reload()
-    await expect(page.locator(".custody")).to_contain_text("evidence.pcapng")
+    for name in ("evidence.pcapng", "evidence.zip"):
+        await expect(page.locator(".custody")).to_contain_text(name)
 
 
 async def test_without_script_everything_can_be_read(house: House, visit: Visitor) -> None:

@@ -75,6 +75,10 @@ TABLE: Final[Mapping[str, Needs]] = {
     "GET /v1/incidents/{id}/export/{format}": Needs(
         path="/v1/incidents/{id}/export/stix", needs=(GET_INCIDENT, GET_EVIDENCE)
     ),
+    "GET /v1/incidents/{id}/evidence.zip": Needs(needs=(GET_INCIDENT, GET_EVIDENCE)),
+    "GET /v1/incidents/{id}/parts/{node}/evidence.zip": Needs(
+        path="/v1/incidents/{id}/parts/node-1/evidence.zip", needs=(GET_INCIDENT, GET_EVIDENCE)
+    ),
     "GET /v1/incidents/{id}/report.html": Needs(needs=(GET_INCIDENT, GET_EVIDENCE)),
     "GET /v1/incidents/{id}/parts/{node}/report.html": Needs(
         path="/v1/incidents/{id}/parts/node-1/report.html", needs=(GET_INCIDENT, GET_EVIDENCE)

@@ -13,6 +13,7 @@ from tripshark.errors import NotFound
 from tripshark.model.alert import Json
 from tripshark.model.incident import EVERY, State
 from tripshark.web import (
+    bundle,
     captures,
     derived,
     evidence,
@@ -174,6 +175,7 @@ ROUTES: tuple[Route, ...] = (
             "Incidents, newest first; `next` is the cursor for `before`.",
             answers={"200": "A page of incidents."},
             gives=obj({"incidents": rows(shaped.INCIDENT), "next": maybe(TEXT)}),
+            errors=(404,),
             parameters=(
                 _SINCE,
                 Parameter("namespace", "query", "Kubernetes namespace of the target."),
@@ -213,6 +215,7 @@ ROUTES: tuple[Route, ...] = (
             errors=(404,),
         ),
     ),
+    *bundle.ROUTES,
     *exports.ROUTES,
     Route(
         path="/v1/incidents/{id}/parts/{node}/{name}",

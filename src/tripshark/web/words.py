@@ -44,11 +44,13 @@ def clock(ns: int) -> str:
 
 
 def offset(ns: int, t0_ns: int) -> str:
-    """Before or after T0: `−2.104 s`, `+0.3 s`."""
+    """Before or after T0: `−2.104 s`, `+0.141 ms`, `0`."""
     if ns <= 0 or t0_ns <= 0:
         return ""
     seconds = (ns - t0_ns) / 1e9
     sign = "−" if seconds < 0 else "+"
+    if abs(seconds) < 0.01:
+        return f"{sign}{abs(seconds) * 1000:.3f} ms" if seconds else "0"
     return f"{sign}{abs(seconds):.3f} s"
 
 

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tripshark.model.alert import Json
+from tripshark.model.evidence import rfc3339
 from tripshark.model.incident import EVERY
 from tripshark.web import query, site
 from tripshark.web.access import INCIDENTS
@@ -22,7 +23,7 @@ EXAMPLE = {
     "rule": "Outbound Connection to C2 Servers",
     "priority": "Critical",
     "source": "syscall",
-    "time": "2026-11-25T10:15:02.104000000Z",
+    "time": "",  # now
     "output": "Outbound connection to C2 server (command=nc 203.0.113.66 4444)",
     "output_fields": {
         "fd.name": "10.0.3.17:47230->203.0.113.66:4444",
@@ -54,7 +55,7 @@ async def show(request: Request, parts: Parts) -> Response:
         "rules.html",
         rules=[_shown(each) for each in parts.rules()],
         can_test=parts.attempt is not None,
-        example=json.dumps(EXAMPLE, indent=2),
+        example=json.dumps({**EXAMPLE, "time": rfc3339(parts.clock.now_ns())}, indent=2),
     )
 
 

@@ -2,7 +2,7 @@
 
 import { ask } from "./api.js";
 import { el, one, replace } from "./dom.js";
-import { size, span } from "./words.js";
+import { number, size, span } from "./words.js";
 
 const form = one("#test");
 const out = one("#outcome");
@@ -13,7 +13,7 @@ function plan(it, title) {
     el("h3", {}, title), el("p", {}, it.reason),
     el("dl", { class: "context" },
       pair("Rule", it.rule), pair("Window", `${seconds(it.before_ns)} before to ${seconds(it.after_ns)} after the event`),
-      pair("At most", `${size(it.max_bytes)}, ${it.max_packets} packets`), it.filter && pair("Filter of the rule", el("code", {}, it.filter)),
+      pair("At most", `${size(it.max_bytes)}, ${number(it.max_packets)} packets`), it.filter && pair("Filter of the rule", el("code", {}, it.filter)),
       it.rungs.map((each, n) => pair(n ? "or else, " + each.scope : "Filter, " + each.scope, [el("code", {}, each.core || "everything"), el("span", { class: "soft block" }, each.reason)]))));
 }
 

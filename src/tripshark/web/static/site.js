@@ -6,7 +6,7 @@ import { ago } from "./words.js";
 
 shortcut("/", "search", () => one('[data-key="/"]:not([hidden])')?.focus());
 shortcut("?", "this list", help);
-for (const [key, name, to] of [["i", "incidents", "/"], ["t", "targets", "/targets"], ["r", "rules", "/rules"], ["c", "capture by hand", "/capture"]]) {
+for (const [key, name, to] of [["1", "incidents", "/"], ["2", "targets", "/targets"], ["3", "rules", "/rules"], ["4", "capture by hand", "/capture"]]) {
   shortcut(key, "go to " + name, () => location.assign(to));
 }
 
