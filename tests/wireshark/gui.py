@@ -4,7 +4,8 @@
 
 Debian's packages are unpacked into FOLDER (mmdebstrap or debootstrap; about 1.3 GB), unless they are there. Wireshark
 runs in it as an ordinary user under Xvfb, with nothing but what `tripshark wireshark install` wrote, and opens what
-`tripshark demo` sealed. It is not told which profile to take: from 4.4 on it must find that out.
+`tripshark demo` sealed. It is not told which profile to take: from 4.4 on it must find that out. Then it watches a pod
+live, as an interface of its own, while an alert arrives.
 """
 
 from __future__ import annotations
@@ -16,14 +17,17 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.e2e.machine import Machine, Network, falco_event
 from tests.e2e.machine import wait_for as until
+from tests.wireshark.conftest import SENDER
+from tripshark.wireshark.installer import wrapper
 
 HERE = Path(__file__).parent.parent.parent
-PACKAGES = "wireshark,tshark,xvfb,xauth,xdotool,imagemagick,fonts-dejavu-core,libqt6svg6"
+PACKAGES = "python3,wireshark,tshark,xvfb,xauth,xdotool,imagemagick,fonts-dejavu-core,libqt6svg6"
 MIRROR = "http://deb.debian.org/debian"
 DISPLAY = ":97"
 SIZE = (1500, 700)
@@ -35,7 +39,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--root", type=Path, default=Path("/var/tmp/tripshark-gui"))
     parser.add_argument("--suite", default="trixie")
-    parser.add_argument("--picture", type=Path, help="default: docs/images/wireshark-VERSION.png")
     asked = parser.parse_args()
     if os.geteuid() != 0:
         print("needs root: for chroot and for the demo's namespaces", file=sys.stderr)
@@ -45,12 +48,22 @@ def main() -> int:
         unpack(root, asked.suite)
     with mounted(root):
         version = inside(root, "wireshark", "--version").split()[1].rstrip(".")
-        picture = asked.picture or HERE / f"docs/images/wireshark-{version.rpartition('.')[0]}.png"
+        picture = HERE / f"docs/images/wireshark-{version.rpartition('.')[0]}.png"
         picture.parent.mkdir(parents=True, exist_ok=True)
         prepare(root, evidence())
         with screen(root):
-            photograph(root, picture)
-    print(f"Wireshark {version}: {picture}, {picture.stat().st_size} bytes")
+            opening = ("-r", f"{HOME}/evidence.pcapng")
+            photograph(root, opening, "evidence.pcapng", picture)
+            live = picture.with_stem(f"{picture.stem}-live")
+            with machine() as watched:
+                tell_of(root, watched)
+                opening = ("-k", "-i", "tripshark-at:payments/checkout-7d9f")
+
+                def alarm() -> None:
+                    watched.post(falco_event(rule="Terminal shell in container"))
+
+                photograph(root, opening, "Capturing from", live, alarm)
+    print(f"Wireshark {version}: {picture}, {live}")
     return 0
 
 
@@ -107,23 +120,55 @@ def screen(root: Path) -> Iterator[None]:
         yield
 
 
-def photograph(root: Path, picture: Path) -> None:
-    with started(root, "wireshark", "-r", f"{HOME}/evidence.pcapng"):
-        found = until(lambda: windows(root, "evidence.pcapng"), "the window")
+@contextmanager
+def machine() -> Iterator[Machine]:
+    """A running Tripshark with the pod payments/checkout-7d9f, which sends."""
+    folder = Path("/tmp") / f"ts-gui-{os.getpid()}"
+    folder.mkdir(mode=0o755)
+    network = Network("gui")
+    pod, far = network.namespace("pod"), network.namespace("far")
+    network.veth(pod, far)
+    rules = "- rule: All\n  match: {priority: '>=Debug'}\n  capture: {before: 5s, after: 300ms}\n"
+    pods = [{"netns": pod, "namespace": "payments", "pod": "checkout-7d9f"}]
+    made = Machine(folder, rules_text=rules, recorder={"include": [pod]}, targets={"static": pods})
+    try:
+        made.start()
+        made.wait_recorded(pod)
+        network.python(pod, SENDER.replace("0.02", "0.25"))  # so that the alert stays in view
+        yield made
+    finally:
+        made.stop()
+        network.close()
+        shutil.rmtree(folder)
+
+
+def tell_of(root: Path, watched: Machine) -> None:
+    """What the installer writes, but for the Python of the other Debian, over HTTP, with our code beside it."""
+    there = root / HOME.lstrip("/")
+    shutil.copytree(HERE / "src", there / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    program = there / ".local/lib/wireshark/extcap/tripshark"
+    program.parent.mkdir(parents=True)
+    argv = ["env", f"PYTHONPATH={HOME}/src", "python3", "-m", "tripshark.programs.extcap"]
+    program.write_text(wrapper([*argv, "--at", watched.url], later=True))
+    program.chmod(0o755)
+
+
+def photograph(
+    root: Path,
+    opening: Sequence[str],
+    title: str,
+    picture: Path,
+    then: Callable[[], object] = lambda: None,
+) -> None:
+    with started(root, "wireshark", *opening, *(["-C", "Tripshark"] if "-k" in opening else [])):
+        found = until(lambda: windows(root, title), f"the window {title!r}", 120)
         inside(root, "xdotool", "windowmove", found[0], "0", "0")
         inside(root, "xdotool", "windowsize", found[0], *map(str, SIZE))
-        time.sleep(4)  # nothing tells when a window has painted itself
-        inside(
-            root,
-            "import",
-            "-window",
-            "root",
-            "-dither",
-            "None",
-            "-colors",
-            "48",
-            f"{HOME}/picture.png",
-        )
+        time.sleep(2)
+        then()
+        time.sleep(3)  # nothing tells when a window has painted itself
+        shot = ("import", "-window", "root", "-dither", "None", "-colors", "48")
+        inside(root, *shot, f"{HOME}/picture.png")
         shutil.copy(root / HOME.lstrip("/") / "picture.png", picture)
 
 

@@ -201,7 +201,7 @@ def still(got: bytearray, count: Callable[[bytearray], int]) -> bool:
 
 
 def test_without_a_service_an_interface_says_so_and_soon(tmp_path: Path) -> None:
-    """Away, or silent: the list comes with a sentence, within two seconds."""
+    """Away, or silent: the list comes with a sentence, within a few seconds."""
     import socket
 
     silent = socket.create_server(("127.0.0.1", 0))  # accepts in the kernel, and never answers
@@ -209,7 +209,7 @@ def test_without_a_service_an_interface_says_so_and_soon(tmp_path: Path) -> None
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         began = time.monotonic()
         done = extcap("--data", str(tmp_path), "--at", url, "--extcap-interfaces")
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 6
     assert done.returncode == 0
     assert re.search(
         r"\{value=tripshark:away\}\{display=Tripshark: the service is away", done.stdout

@@ -32,7 +32,7 @@ from tripshark.wireshark.sentences import (
 if TYPE_CHECKING:
     from tripshark.wireshark.asking import Service
 
-LIST_SECONDS: Final = 1.0  # that a service may take while Wireshark starts
+LIST_SECONDS: Final = 2.0  # that a service may take while Wireshark starts
 BEGIN_SECONDS: Final = 30.0  # until a capture's first bytes
 MOST_TARGETS: Final = 30  # Wireshark asks once more about each when it starts
 MOST_INCIDENTS: Final = 10
