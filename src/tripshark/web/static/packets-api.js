@@ -89,12 +89,12 @@ export class Api {
 
   /**
    * @param {string} filter
-   * @param {number} stepMs
+   * @param {number} stepMs 0: as fits
    * @param {AbortSignal} [signal]
    * @returns {Promise<Intervals>}
    */
   intervals(filter, stepMs, signal) {
-    return this.get("intervals", { filter, step_ms: stepMs }, signal);
+    return this.get("intervals", { filter, step_ms: stepMs || "" }, signal);
   }
 
   /**

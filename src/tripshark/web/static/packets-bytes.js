@@ -203,7 +203,8 @@ export class Bytes {
     const line = /** @type {HTMLElement} */ (event.target).closest?.(".hex-row");
     const row = line instanceof HTMLElement ? this.#rows.indexOf(line) : -1;
     if (row < 0 || line === null || line === undefined) return this.world.onByte(this.#source, -1, false);
-    const letter = /** @type {HTMLElement} */ (line.firstElementChild).getBoundingClientRect().width / line.firstElementChild.textContent.length;
+    const offset = /** @type {HTMLElement} */ (line.firstElementChild);
+    const letter = offset.getBoundingClientRect().width / offset.innerText.length;
     const hex = /** @type {HTMLElement} */ (line.querySelector(".hex")).getBoundingClientRect();
     const text = /** @type {HTMLElement} */ (line.querySelector(".ascii")).getBoundingClientRect();
     let place = -1;

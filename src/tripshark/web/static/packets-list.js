@@ -46,7 +46,7 @@ export class PacketList {
    *   fetch: (skip: number, limit: number, signal: AbortSignal) => Promise<Page>,
    *   onPage: (page: Page, skip: number) => void,
    *   onSelect: (number: number, frame: Frame) => void,
-   *   onProblem: (error: unknown) => void,
+   *   onProblem: (error: unknown, retry?: () => unknown) => void,
    *   onFine: () => void,
    *   timeText: (text: string, frame: Frame) => string,
    *   hasNote: (number: number) => boolean,
@@ -412,7 +412,7 @@ export class PacketList {
       this.#selected.number = frame.number;
       this.world.onSelect(frame.number, frame);
     } catch (error) {
-      if (!isStale(error)) this.world.onProblem(error);
+      if (!isStale(error)) this.world.onProblem(error, () => this.#selected.index === wanted && this.select(wanted));
     }
   }
 

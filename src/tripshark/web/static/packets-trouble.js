@@ -21,8 +21,7 @@ export class Trouble {
     this.text = el("span", { class: "trouble-text", role: "alert" });
     this.count = el("span", { class: "soft", "aria-hidden": "true" });
     this.again = el("button", { type: "button", text: "Try again", on: { click: () => this.now() } });
-    const next = encodeURIComponent(location.pathname + location.search + location.hash);
-    this.signIn = el("a", { href: `/signin?next=${next}`, target: "_blank", rel: "noopener", text: "Sign in again in a new tab" });
+    this.signIn = el("a", { href: "/signin", target: "_blank", rel: "noopener", text: "Sign in again in a new tab" });
     strip.append(this.text, this.signIn, this.count, this.again);
     addEventListener("online", () => this.now());
     addEventListener("focus", () => this.#worst()?.kind === "session" && this.now());
@@ -77,6 +76,7 @@ export class Trouble {
     const said = `${capital(worst.message)}${/[.!?]$/.test(worst.message) ? "" : "."}${worst.hint ? ` ${capital(worst.hint)}.` : ""}${kept}`;
     if (this.text.textContent !== said) this.text.textContent = said;
     this.signIn.hidden = worst.kind !== "session";
+    this.signIn.setAttribute("href", `/signin?next=${encodeURIComponent(location.pathname + location.search + location.hash)}`);
     this.again.hidden = worst.kind === "refused";
     this.count.textContent = "";
     if (worst.kind !== "network" && worst.kind !== "busy") return;

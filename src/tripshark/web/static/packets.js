@@ -44,12 +44,15 @@ const now = {
  * Wraps what can fail: told to `trouble` under this name, and tried again from there.
  * @param {string} name
  * @param {() => Promise<unknown>} work
+ * @returns {Promise<void>}
  */
-function attempt(name, work) {
-  return work().then(
-    () => trouble.fine(name),
-    (error) => isStale(error) || trouble.report(name, error, () => attempt(name, work)),
-  );
+async function attempt(name, work) {
+  try {
+    await work();
+    trouble.fine(name);
+  } catch (error) {
+    if (!isStale(error)) trouble.report(name, error, () => attempt(name, work));
+  }
 }
 
 // ------------------------------------------------------------------------------------------------ the parts
@@ -69,7 +72,10 @@ const list = new PacketList(the("list"), {
     timeline.mark({ selected: secondOf(frame) });
     detail(number);
   },
-  onProblem: (error) => trouble.report("list", error, () => list.draw()),
+  onProblem: (error, retry) => trouble.report("list", error, () => {
+    retry?.();
+    list.draw();
+  }),
   onFine: () => trouble.fine("list"),
   timeText: (text) => timeText(text),
   hasNote: (number) => notes.has(number),
@@ -176,6 +182,10 @@ const spanOf = (node) => (node && node.offset !== null && node.length ? { source
  * @param {string} said
  */
 function offer(text, said) {
+  const frame = /^[\w.]*(?:_in|_to|_frame|\.in|\.frame) == (\d+)$/.exec(text)?.[1];
+  the("field-go").hidden = frame === undefined;
+  the("field-go").textContent = frame ? `Go to packet ${frame}` : "";
+  the("field-go").dataset.frame = frame ?? "";
   the("field").hidden = text === "";
   the("field-filter").textContent = visible(text);
   the("field-filter").title = visible(said);
@@ -187,6 +197,7 @@ for (const button of document.querySelectorAll("#field [data-how]")) {
     if (text) void apply(combined(now.filter, text, /** @type {HTMLElement} */ (button).dataset.how ?? "only"));
   });
 }
+the("field-go").addEventListener("click", () => void go(Number(the("field-go").dataset.frame)));
 the("field-copy").addEventListener("click", async () => {
   if (tree.chosen) say((await copy(tree.chosen.filter)) ? "The filter is copied." : "This browser does not allow copying.");
 });
@@ -254,6 +265,7 @@ async function apply(text, { isNew = true } = {}) {
     history.pushState(null, "", address(number));
   }
   the("list").setAttribute("aria-busy", "true");
+  const slow = setTimeout(() => (the("count").textContent = "looking through all packets …"), 300);
   await attempt("list", async () => {
     try {
       await list.reset();
@@ -268,6 +280,8 @@ async function apply(text, { isNew = true } = {}) {
     }
   });
   now.filtering = false;
+  clearTimeout(slow);
+  if (!trouble.isOpen) count();
   the("list").removeAttribute("aria-busy");
   void some();
 }
@@ -297,7 +311,7 @@ let alertsKnown = Promise.resolve();
 /** The whole timeline, in about as many steps as it has room for. */
 function all() {
   return (alertsKnown = attempt("timeline", async () => {
-    let whole = await api.intervals("", stepMs || "");
+    let whole = await api.intervals("", stepMs);
     const wanted = Math.max(1, Math.ceil((whole.packets.length * whole.step_ns) / 1e6 / BINS));
     const has = whole.step_ns / 1e6;
     if (wanted < has / 2 || wanted > has * 2) whole = await api.intervals("", wanted);
@@ -436,13 +450,18 @@ function asked() {
   };
 }
 
+/** @param {number} number where one was, 0 for nowhere */
+async function back(number) {
+  if (number && number !== list.selected.number) await go(number);
+}
+
 addEventListener("popstate", () => {
   const { filter: text, number, around } = asked();
   if (JSON.stringify(around) !== JSON.stringify(api.around)) {
     api.around = around;
-    void apply(text, { isNew: false }).then(() => all()).then(() => number && go(number));
-  } else if (text !== now.filter) void apply(text, { isNew: false }).then(() => number && number !== list.selected.number && go(number));
-  else if (number && number !== list.selected.number) void go(number);
+    void apply(text, { isNew: false }).then(all).then(() => back(number));
+  } else if (text !== now.filter) void apply(text, { isNew: false }).then(() => back(number));
+  else void back(number);
 });
 
 the("copy-link").addEventListener("click", async () => {
