@@ -9,7 +9,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from tripshark import settings
 from tripshark.cli.main import build
 from tripshark.formats import bpf, ruledocuments, rulefile
 from tripshark.formats.rulefile import Loaded
-from tripshark.model import evidence, expression, filter, incident
+from tripshark.model import evidence, expression, filter, finding, incident
 from tripshark.model.plan import Reason
 from tripshark.web.routes import ROUTES
 
@@ -279,6 +279,8 @@ def _documents() -> Iterator[type[BaseModel]]:
 WORDS = {
     "evidence.md": _entries() | {*evidence.Word, *incident.State},
     "troubleshooting.md": {*Reason},
+    "findings.md": {*finding.KINDS, *finding.Severity, *finding.TABLES}
+    | {each.name for kind in (finding.Findings, finding.Finding) for each in fields(kind)},
     "rules.md": {key for each in _documents() for key in _keys(each)}
     | {*expression.NAMES, *expression.FUNCTIONS}
     | {f"{name}.{part}" for name, parts in expression.NAMES.items() for part in parts}
