@@ -180,7 +180,7 @@ def test_a_process_in_an_unnamed_namespace_can_be_captured(service: Service) -> 
 
 
 def test_evidence_is_handed_on_in_every_format(service: Service, tmp_path: Path) -> None:
-    """pcapng, pcap, zip and timeline; to a file or to standard output; the export is noted in custody."""
+    """Packets, report, other tools' formats; to a file, a folder or standard output; the export is noted in custody."""
     for format, read in (
         ("pcapng", lambda body: body[:4] == b"\x0a\x0d\x0d\x0a"),
         ("pcap", lambda body: body[:4] in (b"\x4d\x3c\xb2\xa1", b"\xd4\xc3\xb2\xa1")),
@@ -189,10 +189,22 @@ def test_evidence_is_handed_on_in_every_format(service: Service, tmp_path: Path)
             "timeline",
             lambda body: all("datetime" in json.loads(each) for each in body.splitlines()),
         ),
+        ("report", lambda body: body.startswith(b"<!doctype html>")),
+        ("markdown", lambda body: body.startswith(b"# ")),
+        ("stix", lambda body: json.loads(body)["type"] == "bundle"),
+        ("misp", lambda body: "Event" in json.loads(body)),
+        ("ecs", lambda body: all("@timestamp" in json.loads(each) for each in body.splitlines())),
+        ("ocsf", lambda body: all("class_uid" in json.loads(each) for each in body.splitlines())),
+        ("zeek-conn", lambda body: all("uid" in json.loads(each) for each in body.splitlines())),
     ):
         path = tmp_path / f"out.{format}"
         service.lines("export", "last", "--format", format, "-o", str(path))
         assert read(path.read_bytes()), format
+    service.lines("export", "last", "--format", "zeek", "-o", str(tmp_path / "logs"))
+    assert {each.name for each in (tmp_path / "logs").iterdir()} == {
+        f"{log}.log" for log in ("conn", "dns", "ssl", "http")
+    }
+    assert service.ask("export", "last", "--format", "zeek", "-o", "-").code == 2
     piped = subprocess.run(
         [*COMMAND, "export", "last", "-o", "-", "--config", str(service.machine.config)],
         capture_output=True,

@@ -25,6 +25,7 @@ from tripshark.errors import BadInput
 from tripshark.formats import pcapng
 from tripshark.model.fleet import Aimed
 from tripshark.programs.fleet_captures import aim_of
+from tripshark.programs.reporting import Reports
 from tripshark.store import custody
 from tripshark.store.catalogue import SqlCatalogue
 from tripshark.store.objects import Objects
@@ -63,7 +64,9 @@ async def test_the_fleets_evidence_in_one_place(
         catalogues.append(await SqlCatalogue.open(tmp_path / name / "catalogue.sqlite"))
         node = Sender(tmp_path / name, name, catalogues[-1], objects)
         contents.append(PACKETS)
-        seal(node.vault, number, incident=id, packets=contents[-1])
+        sealed = seal(node.vault, number, incident=id, packets=contents[-1])
+        for companion, content in Reports().companions(sealed, "").items():
+            node.vault.beside(sealed.id, companion, content)
         await node.outbox.send()
     for catalogue in catalogues:
         await catalogue.close()
@@ -94,6 +97,13 @@ async def test_the_fleets_evidence_in_one_place(
         first.get(f"/v1/incidents/{id}/evidence.pcapng")
     assert "merged.pcapng" in json.loads(told.value.read())["error"]["hint"]
     told.value.close()
+    report = first.get(f"/v1/incidents/{id}/report.html").decode()
+    assert "Recorded on node-1" in report
+    assert "Recorded on node-2" in report
+    assert b"checkout-2" in first.get(f"/v1/incidents/{id}/parts/node-2/report.html")
+    assert b"checkout-1" in first.get(f"/v1/incidents/{id}/parts/node-1/report.md")  # was sent
+    exported = first.get(f"/v1/incidents/{id}/export/timeline").splitlines()
+    assert {json.loads(each)["node"] for each in exported} == {"node-1", "node-2"}
     assert custody.read(first.get(f"/v1/incidents/{id}/parts/node-1/custody.jsonl"))
     deeds = custody.read(first.get(f"/v1/incidents/{id}/parts/node-1/viewed.jsonl"))
     assert deeds[0].what == "sealed"

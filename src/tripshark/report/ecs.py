@@ -65,6 +65,7 @@ def documents(case: Case) -> Iterator[Document]:
 
 
 def _events(case: Case) -> Iterator[Document]:
+    yield _incident(case)
     yield from (_alert(each) for each in case.alerts)
     for entry in case.entries:
         made = _event(entry.from_ns or case.t0_ns, "ledger", "event", ["network"], ["info"])
@@ -154,6 +155,28 @@ def _event(
             "dataset": f"{_MODULE}.{dataset}",
         },
     }
+
+
+def _incident(case: Case) -> Document:
+    """The whole of it in one document: what was captured, and what of it is missing in one word."""
+    first, last = case.seen
+    findings = case.findings
+    summary = findings.summary if findings is not None else case.problem
+    made = _event(case.t0_ns, "incident", "event", ["network"], ["info"])
+    return _merged(
+        made,
+        {
+            "message": summary or f"{case.packets} packets of {case.title} were captured",
+            "event": {
+                "start": _time(first),
+                "end": _time(last),
+                "severity": _SCORE[case.severity],
+                "created": _time(case.manifest.created_ns),
+            },
+            "network": {"packets": case.packets},
+            "tripshark": {"ledger": {"word": case.manifest.ledger.word.value}, "rule": case.rule},
+        },
+    )
 
 
 def _alert(each: AlertTold) -> Document:
