@@ -20,9 +20,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from tripshark.errors import Transient
 from tripshark.model.evidence import Word
 from tripshark.model.finding import Conversation, Finding, Findings, Severity
+from tripshark.model.part import Part, Place, node_name
 from tripshark.model.text import visible
 from tripshark.ports import Query
 from tripshark.web import site
+from tripshark.web.access import EVIDENCE, Caller
+from tripshark.web.evidence import Folders
+from tripshark.web.pages.dossier import gather
 from tripshark.web.watch import fits
 
 EVIL = (
@@ -228,6 +232,69 @@ async def test_a_list_says_who_else_is_in_an_incident_and_pages_are_walked(world
     wrong = await asked(world, "/?since=yesterday")
     assert wrong.status_code == 400
     assert "is not a time" in wrong.text
+
+
+class EveryNode:
+    """A shelf on which each node's part is the same folder."""
+
+    def __init__(self, world) -> None:
+        self.within = Folders(world.vault, "")
+
+    async def manifest(self, incident, node: str) -> bytes:
+        return await self.within.manifest(incident, "")
+
+    async def open(self, incident, node: str, name: str, sealed) -> int:
+        return await self.within.open(incident, "", name, sealed)
+
+    async def address(self, incident, node: str, name: str) -> None:
+        return None
+
+
+async def test_of_a_fleet_each_part_is_shown_and_all_of_them_in_one(world) -> None:
+    """Parts are listed, one is chosen, its links name its file; a node that has none is not found."""
+    parts = [
+        Part(
+            place=Place(day="2026/11/24", incident=world.incident.id, node=node_name(name)),
+            incident=replace(world.incident, title=f"payments/{name}"),
+            files=(),
+            manifest_sha256="",
+            manifest_bytes=0,
+            key_id=key,
+        )
+        for name, key in (("node-1", "ab" * 32), ("node-2", ""))
+    ]
+
+    async def parts_of(id) -> list[Part]:
+        return parts
+
+    path = f"/incidents/{world.incident.id}"
+    changes = {"kind": "hub", "parts_of": parts_of, "shelf": EveryNode(world)}
+    first = await asked(world, path, **changes)
+    assert "the signature does not hold" in first.text
+    assert ("href", f"{path}?node=node-2") in read(first.text).attributes
+    assert ("href", f"{path}/packets?file=merged.pcapng") in read(first.text).attributes
+    second = read((await asked(world, f"{path}?node=node-2", **changes)).text)
+    assert ("href", f"{path}/packets?file=node-2%2Fevidence.pcapng") in second.attributes
+    assert ("href", f"/v1{path}/parts/node-2/evidence.pcapng") in second.attributes
+    assert (await asked(world, f"{path}?node=node-3", **changes)).status_code == 404
+    for page, words in (("/targets", "A hub records nothing"), ("/rules", "A hub has no rules")):
+        assert words in (await asked(world, page, **changes)).text
+
+
+async def test_who_may_not_read_the_evidence_sees_that_there_is_some(world) -> None:
+    """The record and its sentence, and nothing out of the folder."""
+    sees = Caller("viewer")
+
+    async def may(verb: str, resource: str, namespace: str) -> bool:
+        return resource != EVIDENCE
+
+    sees.may = may
+    it = await gather(world.parts, sees, world.incident, "")
+    assert not it.may_read
+    assert it.manifest is None
+    assert it.findings is None
+    assert not it.alerts
+    assert not it.deeds
 
 
 async def test_static_files_are_for_ever_under_their_version(world) -> None:

@@ -74,9 +74,18 @@ if (data) picture();
 // ---- what goes on: figures while a capture runs, the whole page when its state has changed
 
 const seen = (it) => `${it.state} ${it.manifest_sha256} ${[...it.summary].length}`;
+
+// once for each state: a page that cannot show it must not load for ever
+function anew(state) {
+  const key = "seen " + page.dataset.id;
+  if (sessionStorage.getItem(key) === state) return;
+  sessionStorage.setItem(key, state);
+  location.reload();
+}
+
 follow(page.dataset.stream, {
   incident(it) {
-    if (seen(it) !== page.dataset.seen) return location.reload();
+    if (seen(it) !== page.dataset.seen) return anew(seen(it));
     replace(one("#packets"), number(it.packets));
     replace(one("#bytes"), size(it.bytes));
   },

@@ -1,5 +1,6 @@
 // The list of incidents: what is new comes on top by itself.
 
+import { ask } from "./api.js";
 import { all, el, one, replace, visible } from "./dom.js";
 import { walk } from "./keys.js";
 import { follow } from "./live.js";
@@ -49,6 +50,13 @@ function gone({ id }) {
   shown();
 }
 
+// what happened while the connection was lost; what somebody is typing meanwhile stays
+async function again() {
+  if (!sign.dataset.first) return;
+  const { incidents } = await ask("/v1/incidents" + new URL(sign.dataset.stream, location.href).search);
+  incidents.reverse().forEach(incident);
+}
+
 function shown() {
   one(".list").hidden = !table.rows.length;
   one("#nothing").hidden = Boolean(table.rows.length);
@@ -59,7 +67,7 @@ follow(sign.dataset.stream, {
   incident,
   gone,
   problem: ({ message }) => (message ? lost("catalogue", "What is new cannot be read: " + message) : found("catalogue")),
-  again: () => location.reload(), // what happened meanwhile is on the page itself
+  again,
   state(word) {
     replace(sign, { live: "live", lost: "not live", paused: "paused" }[word] ?? word);
     sign.classList.toggle("on", word === "live");
