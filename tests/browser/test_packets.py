@@ -360,6 +360,37 @@ async def test_everything_is_reached_by_keys(
     await page.keyboard.press("Escape")
 
 
+async def test_bytes_that_were_put_together_are_a_source_of_their_own(
+    shelf: Library, visit: Visitor, accessible: Accessible
+) -> None:
+    """A field of a reassembled answer shows its bytes there, and a byte there leads to its field."""
+    capture = Capture()
+    capture.handshake(41_000, C2, 80)
+    capture.tcp(POD, 41_000, C2, 80, PUSH, get(b"c2.evil.example", b"/tool"))
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 26\r\n\r\n"
+    capture.tcp(C2, 80, POD, 41_000, ACK, head + b"abcdefghijklm")
+    capture.tcp(C2, 80, POD, 41_000, PUSH, b"nopqrstuvwxyz", seq=1 + len(head) + 13)
+    page = await _opened(await visit(f"{await shelf.shelve(capture.bytes(), START_NS)}#p=6"))
+    sources = page.locator("#sources [role=tab]")
+    await expect(sources).to_have_count(2)
+    await page.locator("#tree .says", has_text="Hypertext Transfer Protocol").dblclick()
+    await page.locator("#tree .says", has_text="Content-Length: 26").click()
+    await expect(sources.nth(1)).to_have_attribute("aria-selected", "true")
+    await expect(page.locator("#bytes .chosen").first).to_have_text(
+        re.compile("^(43 )?6f 6e 74|^43")
+    )
+    await accessible(page)
+    await sources.nth(0).click()
+    await sources.nth(0).press("ArrowRight")
+    await expect(sources.nth(1)).to_have_attribute("aria-selected", "true")
+    await page.locator("#bytes .ascii").first.click(position={"x": 3, "y": 5})
+    chosen = page.locator('#tree [aria-selected="true"] > .says')
+    await expect(chosen).to_contain_text("HTTP/1.1")
+    await page.locator("#tree .says", has_text=re.compile("Request in frame: 4")).click()
+    await page.get_by_role("button", name="Go to packet 4").click()
+    await _selected(page, 4)
+
+
 async def test_an_address_shows_what_it_showed_and_back_goes_back(
     visit: Visitor, story: str
 ) -> None:

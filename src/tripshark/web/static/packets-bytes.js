@@ -1,6 +1,6 @@
 // The bytes of a packet as hex and text; which byte is under the hand, and which belong to a field.
 
-import { bytesOf, el } from "./packets-dom.js";
+import { bytesOf, el, visible } from "./packets-dom.js";
 
 const BLOCK = 128; // rows laid out together, only when near
 const MOST = 1 << 20; // bytes shown of one source; the rest can be downloaded
@@ -36,11 +36,11 @@ export class Bytes {
   }
 
   /**
-   * @param {string} whole base64
-   * @param {{name: string, bytes: string}[]} sources
+   * @param {string} whole the packet as it was sent, base64: source 0
+   * @param {{name: string, bytes: string}[]} sources what was put together or decrypted: 1, 2, …
    */
   show(whole, sources) {
-    const given = sources.length ? sources : [{ name: "Frame", bytes: whole }];
+    const given = [{ name: "Frame", bytes: whole }, ...sources];
     this.#sources = given.map((each) => bytesOf(each.bytes));
     this.#names = given.map((each) => each.name);
     this.#source = 0;
@@ -93,7 +93,7 @@ export class Bytes {
       /** @type {HTMLElement} */ (this.tabs.children[i]).focus();
     };
     this.tabs.replaceChildren(...this.#names.map((name, i) => el("button", {
-      type: "button", role: "tab", class: "source", text: `${name} · ${this.#sources[i].length} bytes`, "aria-controls": this.pane.id,
+      type: "button", role: "tab", class: "source", text: /\d bytes/.test(name) ? visible(name) : `${visible(name)} (${this.#sources[i].length} bytes)`, "aria-controls": this.pane.id,
       "aria-selected": String(i === this.#source), tabindex: i === this.#source ? 0 : -1,
       on: {
         click: () => pick(i),

@@ -18,6 +18,7 @@ export class Follow {
   /** @type {Way | null} */ #way = null;
   /** @type {AbortController | null} */ #asking = null;
   #shown = SHOWN;
+  #liked = "";
 
   /**
    * @param {HTMLDialogElement} dialog
@@ -38,7 +39,11 @@ export class Follow {
     this.body = /** @type {HTMLElement} */ (part("body"));
     this.status = /** @type {HTMLElement} */ (part("status"));
     this.title = /** @type {HTMLElement} */ (part("title"));
-    this.proto.addEventListener("change", () => void this.#load(this.#ways[Number(this.proto.value)]));
+    this.proto.addEventListener("change", () => {
+      const way = this.#ways[Number(this.proto.value)];
+      this.#liked = way.proto;
+      void this.#load(way);
+    });
     for (const each of [this.side, this.form]) each.addEventListener("change", () => this.#fresh());
     part("copy").addEventListener("click", () => void this.#copy());
     part("text").addEventListener("click", () => save(`${this.world.name()}.txt`, [this.#text()], "text/plain;charset=utf-8"));
@@ -62,7 +67,9 @@ export class Follow {
     if (ways.length === 0) return;
     this.#ways = ways;
     this.proto.replaceChildren(...ways.map((way, i) => el("option", { value: String(i), text: way.proto })));
-    const best = Math.max(0, ways.length - 1); // the last is the highest layer: HTTP rather than TCP
+    const plain = ways.findIndex((way) => /^(TCP|UDP)$/i.test(way.proto));
+    const liked = ways.findIndex((way) => way.proto === this.#liked);
+    const best = Math.max(0, liked >= 0 ? liked : plain); // as it was sent, unless another way was chosen before
     this.proto.value = String(best);
     if (!this.dialog.open) this.dialog.showModal();
     this.body.focus();
