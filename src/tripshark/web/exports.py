@@ -25,7 +25,7 @@ from tripshark.web.access import EVIDENCE
 from tripshark.web.answers import SAFE
 from tripshark.web.caller import caller_of
 from tripshark.web.evidence import Folders
-from tripshark.web.incident import incident_of
+from tripshark.web.incident import incident_of, looked
 from tripshark.web.openapi import Described, Parameter
 from tripshark.web.parts import Exported, Exports, Parts, Shelf, Told
 from tripshark.web.route import Route
@@ -87,9 +87,8 @@ async def report(request: Request, parts: Parts) -> Response:
     incident = await incident_of(request, parts)
     node = request.path_params.get("node", "")
     made = await _made(request, parts, incident, node, "report")
-    if parts.custody is not None:
-        name = f"{node}-{REPORT}" if node else REPORT
-        await asyncio.to_thread(parts.custody, incident.id, name, caller_of(request, parts).name)
+    name = f"{node}-{REPORT}" if node else REPORT
+    await looked(parts, incident, name, caller_of(request, parts).name)
     headers = {
         **SAFE,
         "content-security-policy": policy(made.content),

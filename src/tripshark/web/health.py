@@ -131,6 +131,7 @@ async def metrics(request: Request, parts: Parts) -> Response:
         now_ns=parts.clock.now_ns(),
         outbox=None if parts.outbox is None else parts.outbox(),
         harvest=None if parts.harvest is None else parts.harvest(),
+        signin=parts.signin,
         around=None if parts.around is None else await parts.around(),
     )
     return Response(parts.metrics.exposition(now), headers={**SAFE, "content-type": CONTENT_TYPE})

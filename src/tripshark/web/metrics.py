@@ -66,6 +66,17 @@ class HarvestView(Protocol):
     def problem(self) -> str: ...
 
 
+class SigninView(Protocol):
+    """How people sign in; `signin.desk.Desk` is one."""
+
+    @property
+    def counted(self) -> Mapping[tuple[str, str], int]: ...
+    @property
+    def foreign_headers(self) -> int: ...
+    @property
+    def sessions(self) -> int: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
     """What a node learns from others, and how well. None: it does not ask."""
@@ -98,6 +109,7 @@ class Now:
     now_ns: int = 0
     outbox: OutboxView | None = None
     harvest: HarvestView | None = None
+    signin: SigninView | None = None
     around: Surroundings | None = None
 
 
@@ -210,6 +222,8 @@ class Metrics:
             yield from _outbox(now.outbox, now.now_ns)
         if now.harvest is not None:
             yield from _harvest(now.harvest)
+        if now.signin is not None:
+            yield from _signin(now.signin)
 
 
 def _around(around: Surroundings) -> Iterable[Metric]:
@@ -288,6 +302,24 @@ def _harvest(harvest: HarvestView) -> Iterable[Metric]:
     yield _counter("tripshark_hub_unreadable", "Manifests that are none.", harvest.unreadable)
     yield _counter(
         "tripshark_hub_odd", "Parts whose signature is not as it should be.", harvest.odd
+    )
+
+
+def _signin(signin: SigninView) -> Iterable[Metric]:
+    attempts = CounterMetricFamily(
+        "tripshark_signins",
+        "Attempts to sign in, by way and what became of them.",
+        labels=("way", "outcome"),
+    )
+    for way in ("token", "kubernetes", "oidc"):
+        for outcome in ("ok", "failed", "limited"):
+            attempts.add_metric((way, outcome), signin.counted.get((way, outcome), 0))
+    yield attempts
+    yield _gauge("tripshark_sessions", "Sessions of browsers.", signin.sessions)
+    yield _counter(
+        "tripshark_signin_foreign_headers",
+        "Requests with the proxy's headers that did not come from the proxy.",
+        signin.foreign_headers,
     )
 
 

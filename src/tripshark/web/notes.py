@@ -169,7 +169,7 @@ ROUTES: tuple[Route, ...] = (
             takes=obj(
                 {
                     "frame": whole(1, (1 << 32) - 1),
-                    "text": text(least=1, most=MAX_NOTE, pattern="[!-~]"),
+                    "text": text(least=1, most=MAX_NOTE, pattern=r"\S"),
                     "file": text(
                         pattern=r"^([a-z0-9]([a-z0-9-]{0,60})/)?[a-z][a-z0-9-]{0,40}\.pcapng$"
                     ),

@@ -59,6 +59,9 @@ class Described:
     takes_media: str = "application/json"
 
 
+_MOMENT: Final = (
+    "20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3])(:[0-5][0-9]){2}Z"
+)
 _FILLED: Final[Schema] = {"type": "string", "maxLength": 253, "pattern": "^[^\\u0000]*$"}
 _USUAL: Final[Mapping[tuple[str, str], Schema]] = {  # what these names mean on every route
     ("path", "id"): text(pattern="^[a-z0-9][a-z0-9-]{0,63}$"),
@@ -69,8 +72,11 @@ _USUAL: Final[Mapping[tuple[str, str], Schema]] = {  # what these names mean on 
     ("query", "before"): text(pattern="^([a-z0-9][a-z0-9-]{0,63})?$"),
     ("query", "incident"): text(pattern="^[a-z0-9][a-z0-9-]{0,63}$"),
     ("query", "since"): text(
-        pattern="^([1-9][0-9]{0,3}[smhd]|20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])"
-        "T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z)?$"
+        pattern=f"^([0-9]{{1,4}}(\\.[0-9]{{1,3}})?(ms|s|m|h|d)?|{_MOMENT})?$"
+    ),
+    ("query", "at"): text(pattern=f"^([1-9][0-9]{{0,6}}|{_MOMENT})?$"),
+    ("query", "file"): text(
+        pattern="^(([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/)?[A-Za-z0-9][A-Za-z0-9_-]{0,80}\\.pcapng)?$"
     ),
     ("query", "limit"): whole(1, 500, default=50),
     ("query", "state"): one_of("", *(each.value for each in State)),
@@ -111,7 +117,7 @@ _ALERTS = Described(
             },
             "time": {
                 "type": "string",
-                "pattern": "^20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3])(:[0-5][0-9]){2}Z$",
+                "pattern": f"^{_MOMENT}$",
             },
             "priority": {
                 "enum": [
@@ -125,11 +131,8 @@ _ALERTS = Described(
                     "Debug",
                 ]
             },
-            "output": {"type": "string", "maxLength": 4096},
-            "output_fields": {
-                "type": "object",
-                "additionalProperties": {"type": ["string", "integer", "null"]},
-            },
+            "output": {"type": "string"},
+            "output_fields": {"type": ["object", "null"]},
         },
     },
 )
