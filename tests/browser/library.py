@@ -10,17 +10,18 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.e2e.machine import wait_for
 from tests.processes import ended_with_us
 from tests.web.conftest import RecordedCaptures, StillTargets, SystemClock, make_incident
 from tripshark.analysis.sessions import Sessions
-from tripshark.errors import Denied
+from tripshark.errors import Denied, Transient
 from tripshark.ingest.auth import Credentials, Gate
 from tripshark.ingest.heartbeat import Heartbeats
-from tripshark.model.evidence import Ledger, Manifest
+from tripshark.model.evidence import IncidentId, Ledger, Manifest
+from tripshark.model.incident import Incident
 from tripshark.store.catalogue import SqlCatalogue
 from tripshark.store.notes import SqlNotes
 from tripshark.store.vault import FolderVault
@@ -52,15 +53,32 @@ class Door:
         return (self._locked if self.is_locked else self._open).refuse(headers)
 
 
+class Books:
+    """A catalogue that can be away for a while, as a hub's database can."""
+
+    def __init__(self, catalogue: SqlCatalogue) -> None:
+        self._catalogue = catalogue
+        self.is_away = False
+
+    async def incident(self, id: IncidentId) -> Incident | None:
+        if self.is_away:
+            raise Transient("the database cannot be reached", after=1.0)
+        return await self._catalogue.incident(id)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._catalogue, name)
+
+
 @dataclass(slots=True)
 class Library:
     """What stands on the shelf, and who reads it."""
 
     url: str
+    books: Books
     catalogue: SqlCatalogue
     vault: FolderVault
     analyst: int  # its pid
-    door: Door = field(default_factory=Door)
+    door: Door
     shelved: int = 0
 
     async def shelve(self, capture: bytes, t0_ns: int) -> str:
@@ -107,11 +125,11 @@ async def library() -> AsyncIterator[Library]:
         sessions = Sessions(
             str(folder / "analyst.sock"), whole_bytes=WHOLE, window_bytes=WHOLE // 4
         )
-        clock, door = SystemClock(), Door()
+        clock, door, books = SystemClock(), Door(), Books(catalogue)
         vault = FolderVault(folder, clock=clock)
         parts = Parts(
             clock=clock,
-            catalogue=catalogue,
+            catalogue=books,  # type: ignore[arg-type]  # whatever it does not know, the catalogue does
             targets=StillTargets(),
             vault=vault,
             captures=RecordedCaptures(make_incident(999)),
@@ -127,7 +145,14 @@ async def library() -> AsyncIterator[Library]:
         )
         try:
             async with serving(App(parts, None), bind("127.0.0.1", 0)) as port:
-                yield Library(f"http://127.0.0.1:{port}", catalogue, vault, analyst.pid, door=door)
+                yield Library(
+                    url=f"http://127.0.0.1:{port}",
+                    books=books,
+                    catalogue=catalogue,
+                    vault=vault,
+                    analyst=analyst.pid,
+                    door=door,
+                )
         finally:
             sessions.close()
             await catalogue.close()

@@ -535,6 +535,26 @@ async def test_a_session_that_ends_is_taken_up_again(
     await expect(page.locator("#packet-title")).to_have_text("Packet 6")
 
 
+async def test_a_database_that_is_away_is_waited_for(
+    shelf: Library, visit: Visitor, story: str
+) -> None:
+    """What is on the page stays, what is away is said, and the view goes on by itself when it is back."""
+    visit.expects("503")
+    page = await _opened(await visit(f"{story}#p=5"))
+    shelf.books.is_away = True
+    try:
+        await page.keyboard.press("j")
+        await expect(page.locator("#trouble")).to_contain_text("database cannot be reached")
+        await expect(_row(page, 6)).to_be_visible()
+        await page.keyboard.press("/")
+        await page.keyboard.type("tls")
+    finally:
+        shelf.books.is_away = False
+    await expect(page.locator("#trouble")).to_be_hidden()
+    await expect(page.locator("#packet-title")).to_have_text("Packet 6")
+    await expect(page.locator("#filter")).to_have_value("tls")
+
+
 async def test_a_file_that_is_not_there_is_no_empty_list(visit: Visitor, story: str) -> None:
     """It is said, with what there is instead."""
     visit.expects("404")
