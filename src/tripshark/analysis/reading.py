@@ -55,6 +55,8 @@ class Reading:
             await _say(connection, {"opened": session.facts.as_json()})
             idle_s = min(max(opening.idle_s, 1.0), _LONGEST_IDLE_S)
             while (line := await lines.next(idle_s, session.output)) is not None:
+                if session.is_gone:  # it ended in between: the client opens it anew
+                    return
                 await self._answer(connection, session, line)
         finally:
             session.close()

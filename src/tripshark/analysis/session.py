@@ -90,23 +90,39 @@ class Session:
             for name, value in _SETTINGS:
                 await self._ask("setconf", {"name": name, "value": value}, wall_s=_LOAD_S)
             try:
-                await self._ask("load", {"file": f"/proc/self/fd/{_FILE}"}, wall_s=_LOAD_S)
+                frames = await self._load()
             except Refused as problem:
                 raise Permanent(
                     f"sharkd cannot read this file: {problem.said}", where="analyst"
                 ) from problem
-            if facts is None:
-                self.facts = await self._whole()
+            self.facts = facts or await self._whole(frames)
         except BaseException:
             child.close()
             raise
         return self
 
-    async def _whole(self) -> Facts:
-        status = await self._ask("status", {}, wall_s=_QUICK_S)
-        frames = sharkd.number(status.get("frames")) if isinstance(status, dict) else 0
+    async def _load(self) -> int:
+        """How many frames there are.
+
+        Of a file that is torn 4.0 reads what is whole and answers nothing at all: so `status` is asked right behind
+        `load`, and whichever answer comes first tells.
+        """
+        load, status = self._next(), self._next()
+        lines = (
+            sharkd.told(load, "load", {"file": f"/proc/self/fd/{_FILE}"}),
+            sharkd.told(status, "status", {}),
+        )
+        said = await self._child.ask(b"\n".join(lines), wall_s=_LOAD_S, most=_MOST_ANSWER)
+        if sharkd.id_of(said.raw) != status:
+            self._read(said, load)
+            said = await self._child.ask(b"", wall_s=_QUICK_S, most=_MOST_ANSWER)
+        answer = self._read(said, status)
+        frames = sharkd.number(answer.get("frames")) if isinstance(answer, dict) else 0
         if not frames:
             raise Permanent("sharkd finds no packet in this file", where="analyst")
+        return frames
+
+    async def _whole(self, frames: int) -> Facts:
         facts = Facts(frames=frames, first_ns=0, last_ns=0, looked_at=frames)
         ends = []
         for skip in (0, frames - 1):
@@ -254,7 +270,7 @@ class Session:
 
     async def _tap(self, asked: Tap) -> dict[str, Json]:
         answer = await self._ask("tap", sharkd.taps(asked.name))
-        return sharkd.tapped(asked.name, answer, asked.filter)
+        return sharkd.tapped(asked.name, answer)
 
     def _next(self) -> int:
         self._number += 1

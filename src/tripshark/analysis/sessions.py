@@ -208,8 +208,9 @@ class Sessions:
             raise
         try:
             raised(dict(document))
-        except Transient:
+        except Transient as problem:
             kept.close()
+            problem.after = problem.after or 1.0
             raise
         answer = document.get("answer")
         if not isinstance(answer, dict):

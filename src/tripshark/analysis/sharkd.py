@@ -114,7 +114,6 @@ class Tap(msgspec.Struct, tag="tap", tag_field="ask", forbid_unknown_fields=True
     """One of `_TAPS` over all packets."""
 
     name: str
-    filter: str = ""
 
 
 Request: TypeAlias = Page | Packet | Check | Complete | Intervals | Follow | Tap
@@ -127,7 +126,7 @@ def read_request(line: bytes) -> Request:
         asked: Request = _REQUEST.decode(line)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as problem:
         raise BadInput(f"no request: {problem}", where="analyst") from problem
-    if isinstance(asked, Page | Check | Intervals | Tap):
+    if isinstance(asked, Page | Check | Intervals):
         filter_text(asked.filter)
     match asked:
         case Page():
@@ -230,6 +229,12 @@ def read_answer(raw: bytes, number: int) -> Any:  # noqa: ANN401 - any JSON; eve
     if isinstance(error, dict):
         raise Refused(words(error.get("message")).removeprefix("Filter invalid - "))
     return document.get("result")
+
+
+def id_of(raw: bytes) -> int:
+    """Which request an answer is to; 0 for none."""
+    document = _lenient(raw)
+    return number(document.get("id")) if isinstance(document, dict) else 0
 
 
 def _lenient(raw: bytes) -> Any:  # noqa: ANN401 - as above
@@ -427,8 +432,8 @@ def bins(answer: object, *, most: int) -> tuple[list[int], list[int]]:
     for each in listed(answer.get("intervals") if isinstance(answer, dict) else None):
         match each:
             case [int(place), int(count), int(size)] if 0 <= place < most:
-                packets[place] += max(0, count)
-                sizes[place] += max(0, size)
+                packets[place] += number(count)
+                sizes[place] += number(size, 1 << 50)
                 last = max(last, place)
     return packets[: last + 1], sizes[: last + 1]
 
@@ -478,7 +483,7 @@ def mended(raw: bytes) -> bytes:
     return raw[: raw.rfind(b"},{")] + b"}]}}" if b'"payloads":[' in raw and b"},{" in raw else raw
 
 
-def tapped(name: str, answer: object, filter: str) -> dict[str, Json]:
+def tapped(name: str, answer: object) -> dict[str, Json]:
     """The rows of one tap, at most `MAX_ROWS` of them."""
     found: list[Json] = []
     truncated = False

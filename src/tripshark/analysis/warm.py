@@ -16,6 +16,7 @@ from tripshark.errors import Permanent, Transient
 _READ_BYTES = 1 << 18
 _STDERR_BYTES = 16 << 10
 _START_S = 20.0
+_CHATTER = ("Running as", "Hello in child", "load:")  # of sharkd, when all is well
 _DRAINED = (
     8  # times what is kept of an answer is read; a program that says more than that is ended
 )
@@ -74,13 +75,14 @@ class Warm:
         return self
 
     async def ask(self, line: bytes, *, wall_s: float, most: int) -> Line:
-        """What it answers to one line (without its newline). Raises `Transient` when it died, hung or said too much;
+        """What it answers to one line (without its newline); without a line, what it says next. Raises `Transient` when it died, hung or said too much;
         it is ended then."""
         if self._closed:
             raise Transient(f"{self._name} has ended", where="analyst", after=0.1)
         try:
             async with asyncio.timeout(wall_s):
-                await self._send(line + b"\n")
+                if line:
+                    await self._send(line + b"\n")
                 return await self._line(most)
         except TimeoutError as problem:
             self.close()
@@ -177,7 +179,7 @@ def _how(code: int) -> str:
 def _last(said: bytes) -> str:
     """The last line of its complaints that says something."""
     lines = [line.strip() for line in said.decode("utf-8", "replace").splitlines()]
-    known = [line for line in lines if line and not line.startswith(("Running as", "load:"))]
+    known = [line for line in lines if line and not line.startswith(_CHATTER)]
     return "".join(letter for letter in known[-1][:200] if letter.isprintable()) if known else ""
 
 
