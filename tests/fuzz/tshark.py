@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
+from tripshark.analysis.claims import conclude
 from tripshark.analysis.gather import Gatherer
 from tripshark.analysis.prose import summary
 from tripshark.errors import BadInput
@@ -14,7 +16,7 @@ _QUESTION = Question(t0_ns=10**18, target="a/b", addresses=("10.0.0.1",), connec
 
 
 def target(data: bytes) -> None:
-    """Parse or `BadInput`; whatever parses makes findings that are printable and survive their JSON form."""
+    """Parse or `BadInput`; whatever parses makes claims and findings that are printable and survive their JSON form."""
     gatherer = Gatherer(_QUESTION)
     for line in data.split(b"\n"):
         try:
@@ -23,7 +25,7 @@ def target(data: bytes) -> None:
             continue
         if frame is not None:
             gatherer.add(frame)
-    findings = gatherer.findings(tool="", sandbox=())
+    findings = replace(gatherer.findings(tool="", sandbox=()), findings=conclude(gatherer))
     assert summary(findings, _QUESTION).isprintable()
     document = json.loads(json.dumps(findings.as_json()))
     assert Findings.from_json(document) == findings

@@ -439,4 +439,6 @@ def _first(values: Values, empty: int = 0) -> int:
 
 @lru_cache(maxsize=8192)
 def _address(text: str) -> str:
+    if "%" in text:  # a scope may be any text, and no packet has one
+        raise ValueError("not an address of a packet")
     return str(ip_address(text))
