@@ -415,6 +415,24 @@ async def test_an_address_shows_what_it_showed_and_back_goes_back(
     await _selected(again, 29)
 
 
+async def test_times_are_told_three_ways_and_a_link_is_copied(visit: Visitor, story: str) -> None:
+    """Since the first packet, since the alert, of the day; and what is shown is one address."""
+    page = await visit(story, permissions=["clipboard-read", "clipboard-write"])
+    time = _row(await _opened(page), 2).locator(".c-time")
+    await expect(time).to_have_text("0.020000000")
+    await page.get_by_label("Times").select_option("alert")
+    await expect(time).to_have_text("+0.015000")
+    await page.get_by_label("Times").select_option("utc")
+    await expect(time).to_have_text("14:13:20.020000")
+    await page.locator('[data-chip="dns"]').click()
+    await _row(page, 2).click()
+    await page.locator("summary").click()
+    await page.get_by_role("button", name="Copy a link to what is shown").click()
+    await expect(page.locator("#said")).to_contain_text("copied")
+    assert await page.evaluate("navigator.clipboard.readText()") == f"{story}?filter=dns#p=2"
+    await expect(page.locator("[data-oneliner]")).to_contain_text("| wireshark -k -i -")
+
+
 async def test_a_browser_that_remembers_nothing_works(visit: Visitor, story: str) -> None:
     """Where storage is denied, filters are forgotten and nothing else is lost."""
     page = await visit(story)

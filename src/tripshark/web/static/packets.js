@@ -154,6 +154,9 @@ const detail = debounced(40, (/** @type {number} */ number) => {
     } catch (error) {
       if (error instanceof Problem && error.kind === "refused") {
         the("packet-title").textContent = `Packet ${number}: ${error.message}`;
+        now.packet = null;
+        tree.clear();
+        bytes.clear();
         return;
       }
       throw error;
@@ -275,7 +278,7 @@ async function apply(text, { isNew = true } = {}) {
         if (found) await list.select(found.index, { middle: true });
       }
     } catch (error) {
-      if (!(error instanceof Problem) || error.kind !== "refused" || !now.filter) throw error;
+      if (!(error instanceof Problem) || error.status !== 400 || !now.filter) throw error;
       filter.refuse(error.message);
     }
   });
@@ -297,7 +300,7 @@ async function some() {
   const asked = now.filter;
   await attempt("timeline", async () => {
     const left = await api.intervals(asked, stepMs, stop.signal).catch((error) => {
-      if (error instanceof Problem && error.kind === "refused") return null;
+      if (error instanceof Problem && error.status === 400) return null; // the list has said it
       throw error;
     });
     if (!stop.signal.aborted) timeline.showSome(left);
@@ -590,7 +593,7 @@ async function start() {
     try {
       await list.reset();
     } catch (error) {
-      if (!(error instanceof Problem) || error.kind !== "refused" || !text) throw error;
+      if (!(error instanceof Problem) || error.status !== 400 || !text) throw error;
       filter.refuse(error.message);
       return;
     }
