@@ -254,6 +254,17 @@ async def test_login_csrf(site: Site, headers: dict[str, str]) -> None:
         assert (await http.get("/v1/me")).status_code == 200
 
 
+async def test_a_form_of_ours_on_a_silent_page(site: Site) -> None:
+    """A page that tells nobody where it was sends `Origin: null`; the browser itself says that the site is ours."""
+    async with site.browser() as http:
+        assert (await http.get("/signin")).headers["referrer-policy"] == "same-origin"
+        silent = {**FORM, "origin": "null", "sec-fetch-site": "same-origin"}
+        assert (
+            await http.post("/signin", data={"token": TOKEN}, headers=silent)
+        ).status_code == 303
+        assert (await http.get("/signout")).headers["referrer-policy"] == "same-origin"
+
+
 async def test_signing_out_needs_the_pages_token(site: Site) -> None:
     """A link, an image and a form elsewhere sign nobody out."""
     async with site.browser() as http:

@@ -48,6 +48,7 @@ ATTEMPT: Final = "-signin"  # the cookie that ties an attempt to the browser tha
 _LOCAL = re.compile(
     r"/(?![/\\])[!-\[\]-~]{0,2047}"
 )  # a path of ours: no authority, no backslash, no space
+_OURS: Final = {"referrer-policy": "same-origin"}  # else a form of ours does not say that it is
 _UNSAFE = re.compile(r"[^!-~]")
 
 
@@ -79,7 +80,7 @@ async def take_token(request: Request, parts: Parts) -> Response:
         request
     ):  # else a page elsewhere could sign this browser in as somebody
         raise Forged("no browser sent this", where="Origin", hint="programs send the token itself")
-    fields = await _fields(request)
+    fields = await _fields(request, ("token", "next"))
     next, now_ns = local_path(fields.get("next", "")), parts.clock.now_ns()
     token = fields.get("token", "").strip()
     try:
@@ -149,7 +150,9 @@ async def show_signout(request: Request, parts: Parts) -> Response:
     session = None if parts.signin is None else _session(request, parts, parts.signin)
     if session is None:
         return _to("/")
-    return site.page(request, parts, "signout.html", name=session.name, token=session.csrf)
+    return site.page(
+        request, parts, "signout.html", headers=_OURS, name=session.name, token=session.csrf
+    )
 
 
 async def sign_out(request: Request, parts: Parts) -> Response:
@@ -157,7 +160,7 @@ async def sign_out(request: Request, parts: Parts) -> Response:
     signin = _required(parts)
     query.known(request.query_params, ())
     require_own_page(request, parts.origin)
-    fields = await _fields(request)
+    fields = await _fields(request, ("csrf",))
     session = _session(request, parts, signin)
     if session is None:
         return _gone(_to("/signin"), signin)
@@ -207,7 +210,7 @@ def _session(request: Request, parts: Parts, signin: SignIn) -> SessionView | No
     return signin.session(cookie_of(request, cookie_name(signin)), parts.clock.now_ns())
 
 
-async def _fields(request: Request) -> dict[str, str]:
+async def _fields(request: Request, names: tuple[str, ...]) -> dict[str, str]:
     """A form's fields. Raises `Unsupported`, `TooLarge`, `BadInput`."""
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media != "application/x-www-form-urlencoded":
@@ -223,7 +226,10 @@ async def _fields(request: Request) -> dict[str, str]:
         )
     except ValueError as error:
         raise BadInput("the form cannot be read", where="body") from error
-    return dict(pairs)
+    fields = dict(pairs)
+    if not fields.keys() <= set(names) or len(fields) != len(pairs):
+        raise BadInput("the form has other fields than ours", where="body")
+    return fields
 
 
 def _form(
@@ -234,7 +240,7 @@ def _form(
     *,
     error: TripsharkError | None = None,
 ) -> Response:
-    headers = {}
+    headers = dict(_OURS)
     if isinstance(error, Transient) and error.after:
         headers["retry-after"] = str(max(1, round(error.after)))
     return site.page(
