@@ -18,7 +18,8 @@ MAX_PENDING = 20_000  # questions that wait for their answer
 MAX_DOMAINS = 2_000
 MAX_CLIENTS = 500
 MAX_NAMES = 1_000  # distinct ones remembered of one domain or client; more are not told apart
-_MAX_ANSWERS = 32  # of one name
+_MAX_ANSWERS = 16  # of one name
+_ANSWER = 120  # characters of one answer
 _FRAMES = 20
 LONG_LABEL = 20
 """Characters: hardly any label that people choose is longer, and every tunnel's is (a label may have 63)."""
@@ -115,7 +116,8 @@ class Resolved:
     def _answer(self, frame: Frame, message: DnsMessage, name: str, kind: int) -> None:
         asked = (frame.dst, frame.dport, frame.src, message.id, name.lower(), kind)
         proven = asked in self._pending
-        values = [printable(each) for each in _chain(name, message)]
+        chain = _chain(name, message)
+        values = [printable(each, _ANSWER) for each in chain]
         row = self._row(frame, name, kind, client=frame.dst, server=frame.src)
         if row is not None:
             row["answered"] = whole(row, "answered") + 1
@@ -124,14 +126,14 @@ class Resolved:
             known = cast(list[Json], row["answers"])
             new = [each for each in dict.fromkeys(values) if each not in known]
             known += new[: _MAX_ANSWERS - len(known)]
-        for address in filter(None, map(address_or_none, values)) if proven else ():
+        for address in filter(None, map(address_or_none, chain)) if proven else ():
             if len(self.names) < MAX_ROWS or address in self.names:
                 self.names.setdefault(address, printable(name))
             else:
                 self.truncated = True
 
     def _row(self, frame: Frame, name: str, kind: int, *, client: str, server: str) -> Row | None:
-        key = (name.lower(), kind)
+        key = (name.lower(), kind, client)
         known = self.table.get(key)
         if known is not None:
             return known

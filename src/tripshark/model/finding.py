@@ -63,7 +63,9 @@ class Findings:
     """{address, name, ours, packets_out, packets_in, bytes_out, bytes_in, frame, filter}; *out* is what the
     address sent."""
     dns: tuple[Mapping[str, Json], ...] = ()
-    """{name, type, answers, asked_ns, frame, asked, answered, rcode, client, server, proven, entropy, filter};
+    """A row for each name, type and asker.
+
+    {name, type, answers, asked_ns, frame, asked, answered, rcode, client, server, proven, entropy, filter};
     `proven`: an answer to a question that was asked in this capture; `asked_ns` is 0 where no question was
     seen; `entropy` is Shannon's, in bits per character of the longest label."""
     tls: tuple[Mapping[str, Json], ...] = ()
