@@ -19,6 +19,9 @@ from tripshark.report.document import As, Document, Table
 from tripshark.report.picture import Picture, drawings
 
 MAX_BYTES: Final = 2_000_000
+# read while the package is still within reach: a responder may give up the rights to it
+_STYLE: Final = files("tripshark.report").joinpath("page.css").read_text("utf-8")
+_PAGE: Final = files("tripshark.report").joinpath("page.html").read_text("utf-8")
 _FEWER: Final = (500, 200, 80, 30, 10)
 
 
@@ -39,11 +42,10 @@ def write(document: Document) -> bytes:
 
 
 def _render(document: Document, most: int) -> bytes:
-    style = _style()
     made = _template().render(
         of=document,
-        style=Markup(style),  # noqa: S704  # our own style sheet, read from the package
-        policy=Markup(policy(style.encode())),  # noqa: S704  # so is its hash
+        style=Markup(_STYLE),  # noqa: S704  # our own style sheet, read from the package
+        policy=Markup(policy(_STYLE.encode())),  # noqa: S704  # so is its hash
         kind_of=lambda block: type(block).__name__,
         drawings=_drawings,
         rows_of=lambda block: _rows(block, most),
@@ -79,15 +81,9 @@ def _drawings(picture: Picture, name: str) -> tuple[Markup, ...]:
 
 
 @cache
-def _style() -> str:
-    return files("tripshark.report").joinpath("page.css").read_text("utf-8")
-
-
-@cache
 def _template() -> Template:
-    source = files("tripshark.report").joinpath("page.html").read_text("utf-8")
     environment = Environment(
-        loader=DictLoader({"page.html": source}),
+        loader=DictLoader({"page.html": _PAGE}),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
