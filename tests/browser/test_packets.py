@@ -220,7 +220,7 @@ async def test_a_large_file_is_seen_through_a_window_that_moves(
     address = await shelf.shelve(capture.bytes(), START_NS + 3_500_000_000)
     page = await _opened(await visit(address))
     notice = page.locator("#window")
-    await expect(notice).to_contain_text("lie outside this window")
+    await expect(notice).to_contain_text("lie before this window")
     await expect(page.locator("#count")).to_contain_text(
         re.compile(r"^[\d\s]+ of 7\s000 packets$")
     )

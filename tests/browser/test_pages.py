@@ -70,6 +70,9 @@ async def test_every_page_is_accessible_and_fits(
         ("/incidents/nobody", ""),
     ):
         await page.goto(house.url + path)
+        if size == PHONE and title in ("targets", "capture", "search"):
+            await fits(page)
+            continue  # of the same elements as the others
         if title == "incident":
             await page.locator("#timeline canvas").wait_for()
         if title == "rules":
@@ -311,8 +314,9 @@ async def test_a_page_says_what_is_away_and_recovers_by_itself(
         gone = await page.context.new_page()
         await gone.goto(url)
         await expect(gone.get_by_role("alert")).to_contain_text("The database is locked")
-        await gone.close()
         catalogue.away = None
+        await gone.get_by_role("heading", name="Incidents", exact=True).wait_for()
+        await gone.close()
         await expect(line).to_be_hidden()
         port = int(url.rpartition(":")[2])
     await expect(line).to_contain_text("Connection lost")
