@@ -8,7 +8,7 @@ from tripshark.model.incident import Incident
 from tripshark.model.question import MAX_QUESTION_ALERTS, AlertLine, Question
 from tripshark.ports import AlertRow
 
-_API = "default/kubernetes"
+_API = "default/svc/kubernetes"
 """The service by which every pod knows the Kubernetes API."""
 
 
@@ -43,7 +43,5 @@ def question(
             for each in alerts[:MAX_QUESTION_ALERTS]
         ),
         node_addresses=tuple(address for address, name in names.items() if node and name == node),
-        api_server=tuple(
-            address for address, name in names.items() if name.partition(":")[0] == _API
-        ),
+        api_server=tuple(address for address, name in names.items() if name == _API),
     )

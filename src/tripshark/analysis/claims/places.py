@@ -27,7 +27,7 @@ _SECRET_PATHS = ("security-credentials", "/token", "/identity", "/credentials", 
 """Parts of paths under which metadata services hand out credentials, or what machines were started with."""
 
 _API_PORTS = (443, 6443)
-_API_NAMES = ("default/kubernetes", "kubernetes.default")
+_API_NAMES = ("default/svc/kubernetes", "kubernetes.default")
 
 
 def claims(view: View) -> Iterator[Finding]:
