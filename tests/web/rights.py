@@ -73,7 +73,7 @@ TABLE: Final[Mapping[str, Needs]] = {
         needs=(GET_INCIDENT, GET_EVIDENCE, EXPORT), ok=400
     ),  # what is sealed in these tests is no capture
     "GET /v1/incidents/{id}/export/{format}": Needs(
-        path="/v1/incidents/{id}/export/stix", needs=(GET_INCIDENT, GET_EVIDENCE)
+        path="/v1/incidents/{id}/export/stix", needs=(GET_INCIDENT, EXPORT, GET_EVIDENCE)
     ),
     "GET /v1/incidents/{id}/evidence.zip": Needs(needs=(GET_INCIDENT, GET_EVIDENCE)),
     "GET /v1/incidents/{id}/parts/{node}/evidence.zip": Needs(

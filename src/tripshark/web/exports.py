@@ -24,6 +24,7 @@ from tripshark.web import query
 from tripshark.web.access import EVIDENCE
 from tripshark.web.answers import SAFE
 from tripshark.web.caller import caller_of
+from tripshark.web.derived import EXPORTS
 from tripshark.web.evidence import Folders
 from tripshark.web.incident import incident_of, looked
 from tripshark.web.openapi import Described, Parameter
@@ -66,6 +67,7 @@ async def export(request: Request, parts: Parts) -> Response:
             f"unknown format {format[:40]!r}", where="format", hint=f"one of {', '.join(FORMATS)}"
         )
     incident = await incident_of(request, parts)
+    await caller_of(request, parts).require("create", EXPORTS, incident.held)
     node = request.query_params.get("node", "")
     made = await _made(request, parts, incident, node, format)
     if parts.deed is not None:
