@@ -139,16 +139,13 @@ def test_what_is_not_looked_for_is_told_with_its_reason() -> None:
     assert "resolver" in said["list.txt:12"]
 
 
-def test_a_line_that_csv_cannot_read_is_taken_as_it_is() -> None:
-    """A field beyond what the csv module takes is an unreadable entry and no end of the reading."""
-    import csv
-
-    before = csv.field_size_limit(10)
-    try:
-        loaded = _read("evil.example,x\n" + "b" * 20 + ",x\n")
-    finally:
-        csv.field_size_limit(before)
-    assert loaded.counts[Why.UNREADABLE] == 2
+def test_columns_are_read_as_csv_writes_them() -> None:
+    """Quotes hold delimiters and quotes; a quote that does not end is text like any other."""
+    loaded = _read('"evil.example","a, ""b""" , c\n203.0.113.66,"open, x\n"203.0.113.67"x,y\n')
+    assert [(each.name, each.note) for each in loaded.indicators] == [
+        ("evil.example", 'a, "b", c'), ("203.0.113.66", '"open, x'),
+    ]  # fmt: skip
+    assert [each.what for each in loaded.told] == ['"203.0.113.67"x']
 
 
 def test_counts_stay_exact_when_names_are_too_many() -> None:

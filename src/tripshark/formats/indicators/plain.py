@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 
 from tripshark.formats.indicators.loaded import Loaded, Why
@@ -10,6 +9,7 @@ from tripshark.formats.indicators.values import patterns_of
 from tripshark.model.observable import address_of
 
 MAX_LINE = 10_000
+_QUOTED = re.compile(r'\s*"((?:[^"]|"")*)"\s*')
 _HEADINGS = frozenset(
     {"indicator", "indicators", "ioc", "value", "ip", "ip_address", "domain", "url", "hash", "sha256", "md5",
      "dst_ip", "host", "hostname", "ja3", "ja3_md5", "ja4", "address", "first_seen", "id", "type"}
@@ -49,18 +49,26 @@ def _columns(line: str) -> tuple[str, str]:
     words = body.split()
     if len(words) > 1 and words[0] in _NOWHERE and not address_of(words[1]):
         return words[1], comment.strip()
-    try:
-        cells = next(csv.reader([body], delimiter=_delimiter(body), skipinitialspace=True))
-    except (csv.Error, StopIteration):
-        return body, comment.strip()
+    cells = _cells(body, next((each for each in "\t;," if each in body), ","))
     rest = ", ".join(each.strip() for each in cells[1:] if each.strip())
     value = cells[0].strip()
     told = "; ".join(each for each in (rest, comment.strip() if hash else "") if each)
     return value, told
 
 
-def _delimiter(body: str) -> str:
-    return next((each for each in "\t;," if each in body), ",")
+def _cells(body: str, delimiter: str) -> list[str]:
+    """The columns of one line; a column in double quotes may hold the delimiter."""
+    found, at = [], 0
+    while at <= len(body):
+        quoted = _QUOTED.match(body, at)
+        if quoted and body[quoted.end() : quoted.end() + 1] in ("", delimiter):
+            found.append(quoted[1].replace('""', '"'))
+            at = quoted.end() + 1
+            continue
+        plain, _, _ = body[at:].partition(delimiter)
+        found.append(plain)
+        at += len(plain) + 1
+    return found
 
 
 def _why_not(value: str) -> str:
