@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,6 +18,8 @@ from tests.report.test_page import HOSTILE
 from tripshark.report import exports
 
 CHROMIUM = Path("/usr/bin/chromium")
+PICTURES = Path(__file__).parents[2] / "docs" / "images"
+TAKES_PICTURES = os.environ.get("WRITE_PICTURES", "")  # "1": docs/images is written anew
 QUIET = [
     "--no-sandbox",
     "--disable-gpu",
@@ -61,6 +64,12 @@ def test_it_reads_well(browser: Browser, tmp_path: Path, scheme: str, width: int
     assert said == []
     assert asked == [at.as_uri()]
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    if TAKES_PICTURES and width > 400:
+        page.screenshot(
+            path=PICTURES / f"report-{scheme}-{width}.png",
+            full_page=True,
+            clip={"x": 0, "y": 0, "width": width, "height": 1860},
+        )
     found = Axe().run(page, options={"resultTypes": ["violations"]})
     assert found.violations_count == 0, found.generate_report()
     page.context.close()
