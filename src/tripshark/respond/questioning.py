@@ -42,6 +42,8 @@ def question(
             )
             for each in alerts[:MAX_QUESTION_ALERTS]
         ),
-        node_addresses=tuple(address for address, name in names.items() if node and name == node),
+        node_addresses=tuple(
+            address for address, name in names.items() if node and name in (node, f"node/{node}")
+        ),
         api_server=tuple(address for address, name in names.items() if name == _API),
     )
