@@ -119,7 +119,7 @@ export class Bytes {
 
   /** Width of one character, in pixels. */
   get #letter() {
-    const probe = el("span", { class: "unseen hex-row", text: "0".repeat(40) });
+    const probe = el("span", { class: "probe hex-row", text: "0".repeat(40) });
     this.pane.append(probe);
     const width = probe.getBoundingClientRect().width / 40;
     probe.remove();

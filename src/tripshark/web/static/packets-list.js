@@ -18,7 +18,7 @@ const MARGIN = 8; // rows drawn beyond either edge
 const REST_MS = 140;
 /** How wide a column may grow, in characters; the last one takes what is left. */
 const WIDTHS = /** @type {Record<string, [number, number]>} */ ({
-  "no.": [4, 9], time: [9, 16], source: [11, 30], destination: [11, 30], protocol: [6, 16], length: [6, 7],
+  "no.": [4, 9], time: [9, 16], source: [11, 30], destination: [11, 30], protocol: [9, 16], length: [6, 7],
 });
 
 /** Class of a cell by the name of its column. @param {string} name */

@@ -42,15 +42,20 @@ export class Timeline {
     strip.addEventListener("keydown", (event) => this.#key(event));
   }
 
-  /** Seconds of the whole. */
+  /** The second, since the first packet, at the strip's left edge. */
+  get first() {
+    return this.#window?.[0] ?? 0;
+  }
+
+  /** How many seconds the strip shows: the whole file, or the window of a large one. */
   get seconds() {
+    if (this.#window) return Math.max(1e-9, this.#window[1] - this.#window[0]);
     return this.#all ? Math.max(1e-9, (this.#all.packets.length * this.#all.step_ns) / 1e9) : 0;
   }
 
   /** @param {Intervals} all */
   showAll(all) {
     this.#all = all;
-    this.strip.setAttribute("aria-valuemax", this.seconds.toFixed(3));
     this.#say();
     this.draw();
   }
@@ -75,16 +80,23 @@ export class Timeline {
   }
 
   #say() {
-    this.strip.setAttribute("aria-valuenow", Math.max(0, this.#cursor).toFixed(3));
+    this.strip.setAttribute("aria-valuemin", this.first.toFixed(3));
+    this.strip.setAttribute("aria-valuemax", (this.first + this.seconds).toFixed(3));
+    this.strip.setAttribute("aria-valuenow", this.#within(this.#cursor).toFixed(3));
     const span = this.#brush ?? this.#span;
     const of = span ? `, ${label(span[0])} to ${label(span[1])} chosen` : "";
-    this.strip.setAttribute("aria-valuetext", `${label(this.#cursor)} of ${label(this.seconds)}${of}`);
+    this.strip.setAttribute("aria-valuetext", `${label(this.#cursor)} of ${label(this.first + this.seconds)}${of}`);
+  }
+
+  /** @param {number} second */
+  #within(second) {
+    return Math.min(this.first + this.seconds, Math.max(this.first, second));
   }
 
   /** @param {number} x */
   #secondAt(x) {
     const box = this.strip.getBoundingClientRect();
-    return Math.min(1, Math.max(0, (x - box.left) / Math.max(1, box.width))) * this.seconds;
+    return this.#within(this.first + ((x - box.left) / Math.max(1, box.width)) * this.seconds);
   }
 
   /** @param {PointerEvent} event */
@@ -127,7 +139,7 @@ export class Timeline {
     const move = { ArrowRight: step, ArrowLeft: -step, PageDown: 5 * step, PageUp: -5 * step, Home: -this.seconds, End: this.seconds }[event.key];
     if (move !== undefined) {
       const before = this.#cursor;
-      this.#cursor = Math.min(this.seconds, Math.max(0, this.#cursor + move));
+      this.#cursor = this.#within(this.#cursor + move);
       if (event.shiftKey) {
         const anchor = this.#brush ? (this.#brush[0] === before ? this.#brush[1] : this.#brush[0]) : before;
         this.#brush = [Math.min(anchor, this.#cursor), Math.max(anchor, this.#cursor)];
@@ -164,14 +176,9 @@ export class Timeline {
     if (!all || all.packets.length === 0) return;
     const floor = HEIGHT - AXIS;
     const room = floor - 9;
-    const x = (/** @type {number} */ second) => (second / this.seconds) * width;
+    const x = (/** @type {number} */ second) => ((second - this.first) / this.seconds) * width;
     const most = Math.max(1, ...all.packets);
 
-    if (this.#window) {
-      pen.fillStyle = colour("--sunk");
-      pen.fillRect(0, 0, Math.max(0, x(this.#window[0])), floor);
-      pen.fillRect(x(this.#window[1]) + 1, 0, width, floor);
-    }
     const span = this.#brush ?? this.#span;
     if (span) {
       pen.fillStyle = colour("--window");
@@ -243,13 +250,14 @@ export class Timeline {
     pen.font = `11px ${family}`;
     pen.textBaseline = "top";
     const step = nice(this.seconds / Math.max(2, Math.floor(width / 110)));
-    for (let at = 0; at <= this.seconds * 1.0001; at += step) {
-      const place = (at / this.seconds) * width;
+    const until = this.first + this.seconds * 1.0001;
+    for (let at = Math.ceil(this.first / step) * step; at <= until; at += step) {
+      const place = ((at - this.first) / this.seconds) * width;
       const text = label(at);
       const wide = pen.measureText(text).width;
-      if (place + wide > width + 1 && at > 0) break;
+      if (place + wide > width + 1 && place > 0) break;
       pen.fillRect(Math.min(width - 1, place), floor, 1, 3);
-      pen.fillText(text, at === 0 ? 0 : place - wide / 2 < 0 ? 0 : Math.min(width - wide, place - wide / 2), floor + 4);
+      pen.fillText(text, Math.max(0, Math.min(width - wide, place - wide / 2)), floor + 4);
     }
   }
 }

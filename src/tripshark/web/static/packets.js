@@ -315,13 +315,14 @@ let alertsKnown = Promise.resolve();
 function all() {
   return (alertsKnown = attempt("timeline", async () => {
     let whole = await api.intervals("", stepMs);
-    const wanted = Math.max(1, Math.ceil((whole.packets.length * whole.step_ns) / 1e6 / BINS));
+    const span = now.window ? now.window.last_ns - now.window.first_ns : whole.packets.length * whole.step_ns;
+    const wanted = Math.max(1, Math.ceil(span / 1e6 / BINS));
     const has = whole.step_ns / 1e6;
     if (wanted < has / 2 || wanted > has * 2) whole = await api.intervals("", wanted);
     stepMs = Math.max(1, Math.round(whole.step_ns / 1e6));
     now.startNs = whole.start_ns;
     timeline.showAll(whole);
-    if (now.window) timeline.mark({ window: [(now.window.first_ns - now.startNs) / 1e9, (now.window.last_ns - now.startNs) / 1e9] });
+    timeline.mark({ window: now.window && [(now.window.first_ns - now.startNs) / 1e9, (now.window.last_ns - now.startNs) / 1e9] });
     timeline.mark({ span: timeIn(now.filter, now.startNs) });
     list.refresh();
     const { frames } = await api.packets({ filter: ALERTS, skip: 0, limit: MOST_ALERTS });
@@ -404,11 +405,12 @@ function notice(window) {
   now.window = window;
   const strip = the("window");
   strip.hidden = window === null;
-  timeline.mark({ window: window && [(window.first_ns - now.startNs) / 1e9, (window.last_ns - now.startNs) / 1e9] });
   if (window === null) return;
   const move = (/** @type {string} */ words, /** @type {Record<string, string>} */ around, isThere = true) =>
     el("button", { type: "button", text: words, disabled: !isThere, on: { click: () => void look(around) } });
-  strip.replaceChildren(el("span", { text: window.notice }),
+  const digits = (/** @type {number} */ n) => String(n).replace(/\B(?=(\d{3})+$)/g, "\u202f");
+  const shown = `A large file: packets ${digits(window.first)} to ${digits(window.last)} of ${digits(now.total)} are shown; ${digits(window.before)} lie before this window, ${digits(window.after)} after it.`;
+  strip.replaceChildren(el("span", { text: shown, title: window.notice }),
     move("← Earlier", { at: String(window.first - 1) }, window.before > 0),
     move("Around the alert", {}),
     move("Later →", { at: String(window.last + 1) }, window.after > 0));
