@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.analysis.asking import flow, question
 from tests.analysis.crafted import C2, DNS, POD, START_NS
 from tripshark.analysis import resolved, talks
 from tripshark.analysis.gather import Gatherer
-from tripshark.formats.tshark import DnsMessage, Frame, Hello, Request
+from tripshark.analysis.talk import MAX_ANSWER
+from tripshark.formats.tshark import (
+    Chosen,
+    DnsMessage,
+    Expert,
+    Frame,
+    Hello,
+    Login,
+    Request,
+    Response,
+)
 from tripshark.model.alert import Connection, Endpoint, Proto
 from tripshark.model.finding import MAX_ROWS, Findings
 
@@ -246,3 +258,65 @@ def test_repeats_are_counted_not_listed() -> None:
     found = gathered(frame(1, **again), frame(2, **again))
     assert [row["count"] for row in (*found.tls, *found.http)] == [2, 2]
     assert found.http[0]["uri"] == "/?…"
+
+
+def test_an_answer_filled_with_hostile_text_fits_the_line() -> None:
+    """Every table full of the longest names that need the most room: what is sent back stays within the bound."""
+    evil = "\U0001f988" * 500
+    gatherer = Gatherer(question())
+    for at in range(MAX_ROWS + 1):
+        name = f"{at}{evil}"
+        answers = tuple((name, 5, f"{at}-{each}{evil}") for each in range(20))
+        gatherer.add(dns(at, ask(name)))
+        gatherer.add(dns(at, reply(name, *answers), answer=True))
+        gatherer.add(
+            frame(
+                at,
+                stream=at,
+                protocol=evil,
+                hello=Hello((name,), (evil,) * 9),
+                requests=(Request(name, evil, f"/{name}", name),),
+                ssh=name,
+                logins=(Login(evil, name, 7),),
+                experts=(Expert("error", "Malformed", name),),
+            )
+        )
+    found = gatherer.findings(tool="", sandbox=())
+    assert len(found.dns) == len(found.http) == len(found.credentials) == MAX_ROWS
+    assert len(json.dumps(found.as_json())) < MAX_ANSWER
+
+
+def test_what_a_server_says_is_told_apart() -> None:
+    """Versions, suites and statuses make rows of their own, each with the place of its first greeting or request."""
+    hello = Hello(("a.example",), ())
+    back = {"src": C2, "dst": POD, "sport": 4444, "dport": 1000}
+    found = gathered(
+        frame(1, hello=hello),
+        frame(2, **back, chosen=Chosen("TLS 1.3", "X")),
+        frame(3, hello=hello, stream=1),
+        frame(4, **back, stream=1, chosen=Chosen("TLS 1.2", "Y")),
+        frame(5, hello=hello, stream=2),
+        frame(6, **back, stream=2, chosen=Chosen("TLS 1.2", "Y")),
+        frame(7, **back, stream=3, chosen=Chosen("TLS 1.2", "Y")),
+        frame(8, stream=4, requests=(Request("h", "GET", "/"),)),
+        frame(9, **back, stream=4, responses=(Response(404, 8),)),
+        frame(10, stream=4, requests=(Request("h", "GET", "/"),)),
+    )
+    assert [(row["version"], row["count"], row["frame"]) for row in found.tls] == [
+        ("TLS 1.3", 1, 1),
+        ("TLS 1.2", 2, 3),
+    ]
+    assert [(row["status"], row["count"], row["frame"]) for row in found.http] == [
+        (404, 1, 8),
+        (0, 1, 10),
+    ]
+
+
+def test_activity_covers_everything_in_few_steps() -> None:
+    """Packets out of order and years apart still make at most 600 steps, and none is lost."""
+    frames = [frame(at) for at in range(50)]
+    frames += [frame(60, time_ns=START_NS - 10**18), frame(61, src=C2, dst=POD)]
+    activity = gathered(*frames).activity
+    assert len(activity.packets_out) <= 600
+    assert (sum(activity.packets_out), sum(activity.packets_in)) == (51, 1)
+    assert sum(activity.bytes_out) == 5100

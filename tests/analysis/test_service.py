@@ -321,7 +321,7 @@ ANSWERS = [
     (b'{"error": {"code": "unavailable", "message": "m\\u001b[2J"}}', Transient),
     (b'{"error": {"code": "bad_input"}}', BadInput),
     (b'{"error": {"code": ["?"], "message": 7}}', Permanent),
-    (b" " * (33 << 20), Permanent),
+    (b" " * (65 << 20), Permanent),
 ]
 
 

@@ -26,7 +26,7 @@ from tripshark.errors import Transient
 VERSION = 1
 SESSION = 2
 MAX_QUESTION = 4 << 20
-MAX_ANSWER = 32 << 20
+MAX_ANSWER = 64 << 20
 MAX_ASKED = 64 << 10  # one request of a session
 MAX_SAID = 64 << 20  # one answer of a session
 MIB = 1 << 20
