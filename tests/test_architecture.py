@@ -24,9 +24,9 @@ STANDARD = {
 }  # fmt: skip
 ALLOWED = {
     "model": STANDARD | {"cel"},
-    # libpcap is called through ctypes and is not reentrant, hence the lock
+    # libpcap is called through ctypes and is not reentrant, hence the lock; zip files are made in memory
     "formats": STANDARD
-    | {"ctypes", "msgspec", "numpy", "numpy.typing", "pydantic", "threading", "yaml"},
+    | {"ctypes", "msgspec", "numpy", "numpy.typing", "pydantic", "threading", "yaml", "zipfile"},
 }
 BANNED_NAMES = {"open", "print", "input", "eval", "exec", "__import__", "breakpoint"}
 
