@@ -18,7 +18,7 @@ from bench.report import Section, document
 from bench.stage import PREFIX, Failed, Stage, compiled, sweep
 from tripshark.errors import TripsharkError
 
-TABLES = ("cost", "history", "freeze", "export", "reaction", "alerts", "pods")
+TABLES = ("cost", "history", "freeze", "export", "reaction", "alerts", "pods", "reading")
 LONG = ("node", "churn")  # takes minutes and a container runtime: only when it is named
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 
