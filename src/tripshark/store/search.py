@@ -5,6 +5,7 @@ It holds nothing that the findings beside the evidence do not say: it can be thr
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -59,6 +60,7 @@ class SearchIndex:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._turn = asyncio.Semaphore(1)  # a hunt costs a processor: one after the other
 
     async def known(self) -> dict[tuple[IncidentId, str], str]:
         """What is indexed, with the tag that it was put with; "" where another version did it."""
@@ -127,14 +129,14 @@ class SearchIndex:
         The index says which files hold one of the values at all; their rows are then compared as a new capture's are.
         """
         found: list[Hunted] = []
-        for chunk in _chunks(await self._candidates(indicators), _FILES):
-            for hunted, packed in await self._database.read(
-                partial(_packed, files=chunk, since_ns=since_ns, visible=visible)
-            ):
-                for match in indicators.match(_rows_in(packed)):
-                    if len(found) == limit:
-                        return tuple(found), True
-                    found.append(hunted(match=match))
+        async with self._turn:
+            for chunk in _chunks(await self._candidates(indicators), _FILES):
+                files = await self._database.read(
+                    partial(_packed, files=chunk, since_ns=since_ns, visible=visible)
+                )
+                found += await asyncio.to_thread(_compared, indicators, files)
+                if len(found) > limit:
+                    return tuple(found[:limit]), True
         return tuple(found), False
 
     async def _candidates(self, indicators: Indicators) -> list[tuple[str, str]]:
@@ -313,6 +315,16 @@ def _packed(
         )
         for incident, node, file, title, t0_ns, rows in connection.execute(found)
         if (incident, node) in wanted
+    ]
+
+
+def _compared(
+    indicators: Indicators, files: Sequence[tuple[Callable[..., Hunted], bytes]]
+) -> list[Hunted]:
+    return [
+        hunted(match=match)
+        for hunted, packed in files
+        for match in indicators.match(_rows_in(packed))
     ]
 
 
