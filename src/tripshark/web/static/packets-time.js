@@ -38,6 +38,7 @@ export class Timeline {
       this.#from = this.#brush = null;
       this.draw();
     });
+    for (const name of ["focus", "blur"]) strip.addEventListener(name, () => this.draw());
     strip.addEventListener("dblclick", () => this.#span && this.world.onSpan(null));
     strip.addEventListener("keydown", (event) => this.#key(event));
   }

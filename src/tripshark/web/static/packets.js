@@ -236,6 +236,12 @@ async function nearest(second) {
   });
 }
 
+/** To the first alert, or to the moment of the event where no row tells of it. */
+async function toAlert() {
+  if (now.alerts.length) await go(now.alerts[0].number);
+  else if (alertNs > now.startNs) await nearest((alertNs - now.startNs) / 1e9);
+}
+
 /** @param {number} step -1 or 1 */
 async function alert(step) {
   await alertsKnown;
@@ -412,7 +418,7 @@ function notice(window) {
   const shown = `A large file: packets ${digits(window.first)} to ${digits(window.last)} of ${digits(now.total)} are shown; ${digits(window.before)} lie before this window, ${digits(window.after)} after it.`;
   strip.replaceChildren(el("span", { text: shown, title: window.notice }),
     move("← Earlier", { at: String(window.first - 1) }, window.before > 0),
-    move("Around the alert", {}),
+    el("button", { type: "button", text: "Around the alert", on: { click: () => void look({}).then(toAlert) } }),
     move("Later →", { at: String(window.last + 1) }, window.after > 0));
 }
 
@@ -612,6 +618,7 @@ async function start() {
   view.dataset.ready = "";
   await all();
   known();
+  if (now.window && !number) await toAlert(); // a window begins somewhere: what it is about is in its middle
   void some();
   notes.later();
 }
