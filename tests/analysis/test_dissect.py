@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import subprocess
@@ -305,3 +306,45 @@ async def test_something_else_in_tsharks_place_is_found_out() -> None:
     """A program that does not say it is tshark is not asked to dissect."""
     with open("/dev/null", "rb") as null, pytest.raises(Permanent, match="does not run here"):
         await dissect_module.version("/usr/bin/true", null.fileno(), BOUNDS)
+
+
+SAID = ("tls13", "tls-alpn-h2", "quicietf", "icmp-frame-relay", "smtp-data-250", "ssh2")
+
+
+@pytest.mark.parametrize("stem", SAID)
+async def test_fingerprints_echoes_remarks_and_logins_are_those_of_tshark(stem: str) -> None:
+    """JA3 by field, ICMP by count, experts as `-z expert` counts them, logins where `-z credentials` sees them."""
+    (path,) = [each for each in CAPTURES if each.stem == stem]
+    findings = await analyse(path, question())
+    shown = "tls.handshake.type == 1"
+    ja3 = {row[0] for row in fields(path, shown, "tls.handshake.ja3")}
+    assert {row["ja3"] for row in findings.tls} == ja3
+    assert all(re.fullmatch(r"[tq]\w{9}_\w{12}_\w{12}", str(row["ja4"])) for row in findings.tls)
+    echoes = Counter((row[0], row[1]) for row in fields(path, "icmp", "icmp.type", "icmp.code"))
+    assert (
+        Counter({(str(row["type"]), str(row["code"])): row["count"] for row in findings.icmp})
+        == echoes
+    )
+    command = ["tshark", "-n", "-q", "-r", str(path), "-z", "expert,note", "-z", "credentials"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    remarks = re.findall(r"^ +(\d+) +(\w+) +(\S+)  (\S.*)$", told, re.M)
+    assert {(row["group"], row["summary"], row["count"]) for row in findings.experts} == {
+        (group, summary, int(count)) for count, group, _, summary in remarks
+    }
+    seen = {int(each) for each in re.findall(r"^(\d+) +\S+ +\S+", told, re.M)}
+    assert {row["frame"] for row in findings.credentials} <= seen or not seen
+
+
+async def test_a_small_packet_cannot_unpack_without_end(tmp_path: Path) -> None:
+    """A body that unpacks to much more than it is costs the file's hash at most, never the report."""
+    packed = gzip.compress(bytes(200 << 20), 9)[:60_000]
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
+    capture = Capture()
+    capture.handshake(1, C2, 80)
+    capture.tcp(POD, 1, C2, 80, PUSH, get(b"h.example"))
+    capture.tcp(C2, 80, POD, 1, PUSH, head + packed[:50_000])
+    capture.tcp(C2, 80, POD, 1, PUSH, packed[50_000:], seq=1 + len(head) + 50_000)
+    findings = await analyse(capture.write(tmp_path), question())
+    assert findings.complete
+    assert findings.packets == 6
+    assert [row["host"] for row in findings.http] == ["h.example"]
