@@ -37,6 +37,7 @@ from tripshark.programs import parts
 from tripshark.programs.classic import to_pcap
 from tripshark.programs.clock import SystemClock
 from tripshark.programs.cluster import access_of, api_of
+from tripshark.programs.dissection import sessions_of
 from tripshark.programs.fleet_captures import FleetCaptures, NoTargets
 from tripshark.programs.listening import credentials_of, tls_of, url_of
 from tripshark.programs.logs import log_to_stderr
@@ -183,6 +184,8 @@ class Hub:
             )
             heartbeats = Heartbeats()
             deed = _custody(catalogue, fleet, self.clock, loop)
+            dissection = sessions_of(settings)
+            stack.callback(dissection.close)
             api = Parts(
                 clock=self.clock,
                 catalogue=catalogue,
@@ -211,6 +214,7 @@ class Hub:
                 merging=MergedFiles(remote, cache, tool=f"Tripshark {__version__}"),
                 harvest=lambda: harvest.state,
                 kind="hub",
+                dissection=dissection,
             )
             async with asyncio.TaskGroup() as tasks:
                 helpers = [

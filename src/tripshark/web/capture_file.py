@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import stat
 from collections.abc import Awaitable, Callable, Mapping
@@ -68,12 +69,16 @@ async def _merged(incident: Incident, caller: Caller, name: str, parts: Parts) -
     if merging is None:
         raise NotFound("nothing is merged here", where=name)
     tag = ",".join(sorted(each.manifest_sha256 for each in found))
+
+    async def open_() -> int:
+        return _read_only(await merging.open(found, name))
+
     return CaptureFile(
         incident=incident,
         caller=caller,
         label=name,
         tag=tag,
-        open=lambda: merging.open(found, name),
+        open=open_,
     )
 
 
@@ -108,7 +113,7 @@ async def _sealed(
                 where=incident.id,
                 hint="tripshark verify says what else is wrong",
             )
-        return descriptor
+        return _read_only(descriptor)
 
     return CaptureFile(
         incident=incident,
@@ -117,6 +122,16 @@ async def _sealed(
         tag=its.sha256,
         open=open_,
     )
+
+
+def _read_only(descriptor: int) -> int:
+    """The same file by a descriptor that cannot write: what was just fetched is open for both. Closes `descriptor`."""
+    try:
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            return os.dup(descriptor)
+        return os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(descriptor)
 
 
 def _order(name: str) -> tuple[int, str]:
