@@ -390,6 +390,17 @@ async def test_bytes_that_were_put_together_are_a_source_of_their_own(
     await _selected(page, 4)
 
 
+async def test_what_stays_encrypted_is_said(visit: Visitor, story: str) -> None:
+    """A TLS stream without its keys is no error of ours, and is still there as TCP."""
+    visit.expects("404")
+    page = await _opened(await visit(f"{story}?filter=tls#p=13"))
+    await expect(page.locator("#packet-title")).to_have_text("Packet 13")
+    await page.keyboard.press("f")
+    await expect(page.locator("#follow .said.client")).to_contain_text("c2.evil.example")
+    await page.locator('#follow [data-part="proto"]').select_option(label="TLS")
+    await expect(page.locator("#follow [role=alert]")).to_contain_text("keys are not in the file")
+
+
 async def test_an_address_shows_what_it_showed_and_back_goes_back(
     visit: Visitor, story: str
 ) -> None:

@@ -100,8 +100,11 @@ export class Follow {
       this.#stream = null;
       this.#pieces = [];
       this.status.textContent = "";
-      this.body.replaceChildren(el("p", { role: "alert", class: "bad", text: `${problem.message} ${problem.hint}`.trim() }),
-        el("button", { type: "button", text: "Try again", on: { click: () => void this.#load(way) } }));
+      const said = problem.status !== 404 ? `${problem.message} ${problem.hint}`.trim()
+        : way.proto.toUpperCase() === "TLS" ? "Nothing of this stream is decrypted: its keys are not in the file. As TCP it is shown as it was sent."
+        : `Nothing of this stream was said in ${way.proto}.`;
+      this.body.replaceChildren(el("p", { role: "alert", class: "bad", text: said }),
+        problem.kind !== "refused" && el("button", { type: "button", text: "Try again", on: { click: () => void this.#load(way) } }));
     } finally {
       this.body.removeAttribute("aria-busy");
     }
