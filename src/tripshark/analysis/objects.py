@@ -1,7 +1,8 @@
 """Files that packets carried: put together by a sandboxed sharkd, hashed here, and forgotten. Nothing is written or run.
 
 tshark's own `--export-objects` writes files, which its sandbox rightly cannot; sharkd says what is in them instead.
-The hash is of the file as Wireshark would export it: of a compressed HTTP body, unpacked.
+The hash is of the file as it was sent: a compressed HTTP body is not unpacked, since a small one can be made to grow
+without end.
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ async def carried(
         finally:
             os.close(memory)
         reader = _Reader(child)
+        await reader.ask("setconf", {"name": "http.decompress_body", "value": "FALSE"})
         await reader.ask("load", {"file": f"/proc/self/fd/{_FILE}"}, wall_s=_LOAD_S)
         return await reader.files()
     except (TripsharkError, sharkd.Refused, ValueError, OSError) as problem:
