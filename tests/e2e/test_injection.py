@@ -378,7 +378,7 @@ def test_nothing_ran_and_nothing_was_written_elsewhere(attack: Attack) -> None:
     ours = re.compile(
         r"(drafts|evidence|journal|keys|run|scratch|followed|witnesses"
         r"|\d{4}|\d{2}|\d{8}t\d{6}-[0-9a-f]{6}"
-        r"|evidence(-raw)?\.pcapng|manifest\.json|[a-z]+\.json|custody\.jsonl|timeline\.jsonl|report\.html"
+        r"|evidence(-raw)?\.pcapng|manifest\.json|[a-z]+\.json|custody\.jsonl|timeline\.jsonl|report\.(html|md)"
         r"|catalogue\.sqlite(-shm|-wal)?|signing\.(key|pub)|listening|heartbeat\.json"
         r"|[a-z]+\.(sock|lock)|manifest\.sig|[a-z0-9]+\.(journal|log|seg)|[0-9]+(\.[a-z]+)?|lock)"
     )
