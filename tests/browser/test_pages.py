@@ -105,7 +105,7 @@ async def test_a_list_is_filtered_and_walked_by_keys(house: House, visit: Visito
     await page.get_by_label("Since").fill("yesterday")
     await page.get_by_role("button", name="Filter").click()
     await expect(page.get_by_role("alert")).to_contain_text("is not a time")
-    await page.goto(f"{house.url}/?text=C2&state=sealed")
+    await page.goto(f"{house.url}/?text=Outbound+Connection&state=sealed")
     await expect(page.locator("#live")).to_have_text("live")
     await page.keyboard.press("/")
     await expect(page.get_by_role("searchbox", name="Search names")).to_be_focused()
@@ -189,7 +189,7 @@ async def test_files_of_an_incident_are_downloaded_as_they_were_sealed(
 async def test_without_script_everything_can_be_read(house: House, visit: Visitor) -> None:
     """List, filters, the incident's sentence, its tables, alerts and downloads."""
     page = await visit(house.url, script=False)
-    await page.get_by_label("Text").fill("checkout")
+    await page.get_by_label("Text").fill("Outbound Connection")
     await page.get_by_role("button", name="Filter").click()
     await page.get_by_role("link", name="payments/checkout-7d9f").first.click()
     await page.get_by_text("looked up c2.evil.example").first.wait_for()
