@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 import re
 import subprocess
@@ -337,7 +336,7 @@ async def test_fingerprints_echoes_remarks_and_logins_are_those_of_tshark(stem: 
 
 
 async def test_a_small_packet_cannot_unpack_without_end(tmp_path: Path) -> None:
-    """A body that would unpack to a thousand times its size is hashed as it was sent, and costs no time."""
+    """A body that would unpack to a thousand times its size is not looked into, and costs no time."""
     packed = gzip.compress(bytes(60 << 20), 9)[:60_000]
     head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
     capture = Capture()
@@ -349,6 +348,4 @@ async def test_a_small_packet_cannot_unpack_without_end(tmp_path: Path) -> None:
     assert findings.complete
     assert findings.packets == 6
     assert [row["host"] for row in findings.http] == ["h.example"]
-    (row,) = findings.files
-    assert (row["type"], row["bytes"]) == ("gzip archive", 60_000)
-    assert row["sha256"] == hashlib.sha256(packed).hexdigest()
+    assert findings.files == ()

@@ -1,8 +1,7 @@
 """Files that packets carried: put together by a sandboxed sharkd, hashed here, and forgotten. Nothing is written or run.
 
 tshark's own `--export-objects` writes files, which its sandbox rightly cannot; sharkd says what is in them instead.
-The hash is of the file as it was sent: a compressed HTTP body is not unpacked, since a small one can be made to grow
-without end.
+An HTTP body with a Content-Encoding is left alone: unpacking it could go on without end.
 """
 
 from __future__ import annotations
