@@ -63,7 +63,8 @@ def measure(stage: Stage) -> Section:
             capture = folder / f"{size}.pcapng"
             frames = _write(capture, size)
             stage.say(f"{name}: {frames:,} packets")
-            times[name] = asyncio.run(_read(path, capture, frames, 2 if stage.quick else 5))
+            turns = 2 if stage.quick or size > SMALL else 5
+            times[name] = asyncio.run(_read(path, capture, frames, turns))
             _tshark(capture, frames, times[name], 1 if size > SMALL else 3)
             capture.unlink()
     table = Table(

@@ -45,6 +45,7 @@ _SETTINGS: Final = (
         "nameres.dns_pkt_addr_resolution",
         "FALSE",
     ),  # whoever answers DNS could call himself anything
+    ("http.decompress_body", "FALSE"),  # 50 kB that become 50 MB would cost half a minute
 )
 
 
@@ -87,9 +88,9 @@ class Session:
         child = await Warm.start([find_sharkd(), "-"], files=(memory,), policy=policy)
         self = cls(child, facts or Facts(frames=0, first_ns=0, last_ns=0))
         try:
-            for name, value in _SETTINGS:
-                await self._ask("setconf", {"name": name, "value": value}, wall_s=_LOAD_S)
             try:
+                for name, value in _SETTINGS:
+                    await self._ask("setconf", {"name": name, "value": value}, wall_s=_LOAD_S)
                 frames = await self._load()
             except Refused as problem:
                 raise Permanent(
