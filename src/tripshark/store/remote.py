@@ -177,7 +177,7 @@ class Remote:
         return await self._cache.open(sha256, lambda: self._objects.stream(place.key(name)), size)
 
     async def companion(self, place: Place, name: str) -> int:
-        """Something unsealed as it is now, in a nameless file. Raises `NotFound`, `Transient`."""
+        """Something unsealed as it is now, in a nameless file, at its beginning. Raises `NotFound`, `Transient`."""
         with tempfile.TemporaryFile(dir=self._cache.folder) as file:  # its descriptor outlives it
             length = 0
             async for piece in self._objects.stream(place.key(name)):
@@ -187,7 +187,7 @@ class Remote:
                         f"larger than {MAX_COMPANION >> 20} MiB", where=place.key(name)
                     )
                 await asyncio.to_thread(file.write, piece)
-            file.flush()
+            file.seek(0)  # flushes; the duplicate shares the position
             return os.dup(file.fileno())
 
     async def address(self, place: Place, name: str, seconds: float) -> str | None:
@@ -319,6 +319,7 @@ def _nameless(content: bytes) -> int:
     fd = os.memfd_create(VIEWED, os.MFD_CLOEXEC)
     with os.fdopen(os.dup(fd), "wb") as file:
         file.write(content)
+    os.lseek(fd, 0, os.SEEK_SET)
     return fd
 
 
