@@ -5,13 +5,14 @@ from __future__ import annotations
 import msgspec
 from starlette.requests import Request
 
-from tripshark.errors import BadInput, TooLarge, Unsupported
+from tripshark.errors import BadInput
 from tripshark.model.filter import Scope
-from tripshark.model.units import bytes_of, ns_of
+from tripshark.model.units import bytes_of
 from tripshark.ports import CaptureRequest
+from tripshark.web import checked
+from tripshark.web.body import decoded
 
-MAX_BODY = 16_384
-MAX_NS = 24 * 3600 * 1_000_000_000
+MAX_BODY = 16_384  # bytes
 
 
 class _Body(msgspec.Struct, forbid_unknown_fields=True):
@@ -29,31 +30,15 @@ _BODY = msgspec.json.Decoder(_Body)
 
 async def read(request: Request, by: str) -> CaptureRequest:
     """The request in the body. Raises `BadInput` and its kinds."""
-    # Only this media type makes a browser ask first: a web page elsewhere cannot start captures on loopback.
-    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media != "application/json":
-        raise Unsupported(
-            "the body must be JSON",
-            where="Content-Type",
-            hint="send Content-Type: application/json",
-        )
-    body = b""
-    async for piece in request.stream():
-        body += piece
-        if len(body) > MAX_BODY:
-            raise TooLarge(f"the body is longer than {MAX_BODY} bytes")
-    try:
-        asked = _BODY.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise BadInput(
-            f"not a capture request: {error}",
-            where="body",
-            hint='{"target": "payments/checkout", "before": "30s", "after": "10s", "peer": "203.0.113.66"}',
-        ) from error
+    asked = await decoded(
+        request,
+        _BODY,
+        most=MAX_BODY,
+        what="a capture request",
+        example='{"target": "payments/checkout", "before": "30s", "after": "10s", "peer": "203.0.113.66"}',
+    )
     for name in ("target", "peer", "filter"):
-        value: str = getattr(asked, name)
-        if len(value) > 1024 or any(ord(each) < 32 for each in value):
-            raise BadInput(f"{name} is too long or has control characters", where=name)
+        checked.line(getattr(asked, name), name)
     if not asked.target:
         raise BadInput("target is empty", where="target", hint="GET /v1/targets lists them")
     if asked.scope and asked.scope not in {each.value for each in Scope}:
@@ -75,15 +60,7 @@ async def read(request: Request, by: str) -> CaptureRequest:
 
 
 def _duration(value: str | float | None, name: str) -> int | None:
-    if value is None:
-        return None
-    try:
-        ns = ns_of(value)
-    except (ValueError, OverflowError) as error:
-        raise BadInput(str(error), where=name) from error
-    if not 0 <= ns <= MAX_NS:
-        raise BadInput(f"{name} is 0 s to 24 h", where=name)
-    return ns
+    return None if value is None else checked.duration(value, name)
 
 
 def _bytes(value: str | int | None) -> int | None:

@@ -10,8 +10,9 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tripshark.errors import BadInput, NotFound, Permanent, TooLarge, Unsupported
+from tripshark.errors import NotFound, Permanent
 from tripshark.model.alert import Json
+from tripshark.model.evidence import IncidentId
 from tripshark.model.note import (
     MAX_NOTE,
     MAX_NOTES,
@@ -24,7 +25,9 @@ from tripshark.model.note import (
 from tripshark.web import query
 from tripshark.web.access import EVIDENCE
 from tripshark.web.answers import SAFE, json
+from tripshark.web.body import decoded
 from tripshark.web.caller import caller_of
+from tripshark.web.capture_file import spelled
 from tripshark.web.incident import incident_of
 from tripshark.web.openapi import Described, Parameter
 from tripshark.web.parts import Notes, Parts
@@ -32,13 +35,13 @@ from tripshark.web.route import Route
 from tripshark.web.schema import TEXT, TIME, WHOLE, Schema, named, obj, rows, text, whole
 
 NOTES: Final = "notes"  # `create notes` writes one; `delete notes` takes back somebody else's
-MAX_BODY = 65_536
+MAX_BODY = 65_536  # bytes
 
 
 class _Body(msgspec.Struct, forbid_unknown_fields=True):
     frame: int
     text: str
-    file: str = "evidence.pcapng"
+    file: str = ""  # the one that packets are looked at in
 
 
 _BODY = msgspec.json.Decoder(_Body)
@@ -58,11 +61,17 @@ async def add_note(request: Request, parts: Parts) -> Response:
     caller = caller_of(request, parts)
     await caller.require("get", EVIDENCE, found.held)
     await caller.require("create", NOTES, found.held)
-    asked = await _read(request)
+    asked = await decoded(
+        request,
+        _BODY,
+        most=MAX_BODY,
+        what="a note",
+        example='{"frame": 12, "text": "the first beacon", "file": "evidence.pcapng"}',
+    )
     note = Note(
         id=secrets.token_hex(8),
         incident=found.id,
-        file=note_file(asked.file),
+        file=await _file(asked.file, found.id, parts),
         frame=note_frame(asked.frame),
         text=note_text(asked.text),
         by=caller.name,
@@ -91,6 +100,14 @@ async def remove_note(request: Request, parts: Parts) -> Response:
     return Response(status_code=204, headers=SAFE)
 
 
+async def _file(wanted: str, id: IncidentId, parts: Parts) -> str:
+    """The name by which everybody calls the file. Raises as `spelled` and `note_file`."""
+    node, _, name = wanted.rpartition("/")
+    node, name = await spelled(id, node, name, parts)
+    name = name or "evidence.pcapng"
+    return note_file(f"{node}/{name}" if node else name)
+
+
 def _kept(parts: Parts) -> Notes:
     if parts.notes is None:
         raise Permanent("no notes are kept here")
@@ -102,31 +119,6 @@ async def _told(parts: Parts, what: str, who: str, note: Note) -> None:
     if parts.deed is not None:
         details: dict[str, Json] = {"note": note.id, "file": note.file, "frame": note.frame}
         await asyncio.to_thread(parts.deed, note.incident, what, who, details)
-
-
-async def _read(request: Request) -> _Body:
-    """Raises `BadInput` and its kinds."""
-    # Only this media type makes a browser ask first: a web page elsewhere can write nothing on loopback.
-    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media != "application/json":
-        raise Unsupported(
-            "the body must be JSON",
-            where="Content-Type",
-            hint="send Content-Type: application/json",
-        )
-    body = b""
-    async for piece in request.stream():
-        body += piece
-        if len(body) > MAX_BODY:
-            raise TooLarge(f"the body is longer than {MAX_BODY} bytes")
-    try:
-        return _BODY.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise BadInput(
-            f"not a note: {error}",
-            where="body",
-            hint='{"frame": 12, "text": "the first beacon", "file": "evidence.pcapng"}',
-        ) from error
 
 
 NOTE: Final[Schema] = named(

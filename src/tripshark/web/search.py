@@ -10,7 +10,7 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tripshark.errors import BadInput, NotFound, TooLarge, Unsupported
+from tripshark.errors import BadInput, NotFound
 from tripshark.formats.indicators.loaded import Loaded
 from tripshark.formats.indicators.reading import read_list
 from tripshark.model.alert import Json
@@ -20,6 +20,7 @@ from tripshark.model.search import KINDS, Hit, Hunted, Search, understood
 from tripshark.web import query, shapes
 from tripshark.web.access import EVIDENCE, Caller, Forbidden
 from tripshark.web.answers import json
+from tripshark.web.body import bounded
 from tripshark.web.caller import caller_of
 from tripshark.web.openapi import Described, Parameter
 from tripshark.web.parts import Index, Parts
@@ -28,10 +29,14 @@ from tripshark.web.schema import FLAG, TEXT, WHOLE, mapping, maybe, obj, one_of,
 
 HUNTS: Final = "hunts"
 MAX_LIST: Final = 8 << 20  # bytes of a list that is sent
-_MEDIA: Final = frozenset(
-    {"text/plain", "text/csv", "application/json", "application/stix+json", "application/taxii+json",
-     "application/octet-stream"}
-)  # fmt: skip
+_MEDIA: Final = (
+    "text/plain",
+    "text/csv",
+    "application/json",
+    "application/stix+json",
+    "application/taxii+json",
+    "application/octet-stream",
+)
 _AT_ONCE = 16
 _TOLD = 100  # entries of the list that the answer names
 
@@ -121,25 +126,16 @@ def _index(parts: Parts) -> Index:
 
 async def _list(request: Request) -> bytes:
     """The list, bounded. Raises `Unsupported`, `TooLarge`, `BadInput`."""
-    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media not in _MEDIA:
-        raise Unsupported(
-            "a list of indicators is text or JSON",
-            where="Content-Type",
-            hint="send it as text/plain",
-        )
-    pieces, size = [], 0
-    async for piece in request.stream():
-        size += len(piece)
-        if size > MAX_LIST:
-            raise TooLarge(
-                f"a list of more than {MAX_LIST >> 20} MiB",
-                hint="`tripshark hunt` reads lists of any length; or send it in parts",
-            )
-        pieces.append(piece)
-    if not size:
+    content = await bounded(
+        request,
+        _MEDIA,
+        most=MAX_LIST,
+        says="a list of indicators is text or JSON",
+        hint="`tripshark hunt` reads lists of any length; or send it in parts",
+    )
+    if not content:
         raise BadInput("the list is empty", where="body")
-    return b"".join(pieces)
+    return content
 
 
 # ------------------------------------------------------------------------------------------------- shapes

@@ -17,15 +17,14 @@ from tripshark.errors import (
     BadInput,
     Denied,
     NotFound,
-    TooLarge,
     TooMany,
     Transient,
     TripsharkError,
-    Unsupported,
 )
 from tripshark.web import query, site
 from tripshark.web.access import Caller, Granted, SessionView, SignIn
 from tripshark.web.answers import SAFE, json
+from tripshark.web.body import bounded
 from tripshark.web.caller import (
     Forged,
     address_of,
@@ -43,7 +42,8 @@ from tripshark.web.parts import Parts
 from tripshark.web.route import Route
 from tripshark.web.schema import TEXT, maybe, obj, one_of, rows, text
 
-MAX_FORM: Final = 32_768
+MAX_FORM: Final = 32_768  # bytes
+_FORM: Final = "application/x-www-form-urlencoded"
 ATTEMPT: Final = "-signin"  # the cookie that ties an attempt to the browser that began it
 _LOCAL = re.compile(
     r"/(?![/\\])[!-\[\]-~]{0,2047}"
@@ -212,14 +212,7 @@ def _session(request: Request, parts: Parts, signin: SignIn) -> SessionView | No
 
 async def _fields(request: Request, names: tuple[str, ...]) -> dict[str, str]:
     """A form's fields. Raises `Unsupported`, `TooLarge`, `BadInput`."""
-    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media != "application/x-www-form-urlencoded":
-        raise Unsupported("the body must be a form", where="Content-Type")
-    body = b""
-    async for piece in request.stream():
-        body += piece
-        if len(body) > MAX_FORM:
-            raise TooLarge(f"the form is longer than {MAX_FORM} bytes")
+    body = await bounded(request, (_FORM,), most=MAX_FORM, says="the body must be a form")
     try:
         pairs = parse_qsl(
             body.decode("utf-8"), keep_blank_values=True, max_num_fields=8, errors="strict"
@@ -293,7 +286,6 @@ def _set(
 # ---------------------------------------------------------------------------------------------- routes
 
 _NEXT = Parameter("next", "query", "A path of ours to go on to.", text(most=2048))
-_FORM = "application/x-www-form-urlencoded"
 
 ROUTES: tuple[Route, ...] = (
     Route(

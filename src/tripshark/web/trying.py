@@ -7,18 +7,19 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tripshark.errors import NotFound, TooLarge, Unsupported
+from tripshark.errors import NotFound
 from tripshark.model.incident import EVERY
 from tripshark.web import query
 from tripshark.web.access import INCIDENTS
 from tripshark.web.answers import json
+from tripshark.web.body import JSON, bounded
 from tripshark.web.caller import caller_of
 from tripshark.web.openapi import Described
 from tripshark.web.parts import Parts
 from tripshark.web.route import Route
 from tripshark.web.schema import ANYTHING, FLAG, TEXT, WHOLE, maybe, obj, rows
 
-MAX_EVENT: Final = 1 << 20
+MAX_EVENT: Final = 1 << 20  # bytes
 
 
 async def test_event(request: Request, parts: Parts) -> Response:
@@ -27,20 +28,7 @@ async def test_event(request: Request, parts: Parts) -> Response:
     await caller_of(request, parts).require("get", INCIDENTS, [EVERY])  # rules are about everybody
     if parts.attempt is None:
         raise NotFound("there are no rules here", hint="each node has its own; ask one of them")
-    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media != "application/json":
-        raise Unsupported(
-            "the event must be JSON",
-            where="Content-Type",
-            hint="send Content-Type: application/json",
-        )
-    pieces, size = [], 0
-    async for piece in request.stream():
-        size += len(piece)
-        if size > MAX_EVENT:
-            raise TooLarge(f"the event is longer than {MAX_EVENT} bytes")
-        pieces.append(piece)
-    return json(await parts.attempt(b"".join(pieces)))
+    return json(await parts.attempt(await bounded(request, JSON, most=MAX_EVENT)))
 
 
 _PLAN = obj(

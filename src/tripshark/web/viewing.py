@@ -12,15 +12,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from tripshark.errors import BadInput, NotFound, TooLarge, TripsharkError, Unsupported
+from tripshark.errors import BadInput, NotFound, TripsharkError
 from tripshark.model.evidence import incident_id
 from tripshark.model.incident import namespaces_of
-from tripshark.model.units import ns_of
 from tripshark.ports import CaptureRequest
 from tripshark.respond.live import FOREVER_NS, Asked
-from tripshark.web import query
+from tripshark.web import checked, query
 from tripshark.web.access import CAPTURES, EVIDENCE, Caller, require_capture
 from tripshark.web.answers import SAFE, json, problem
+from tripshark.web.body import decoded
 from tripshark.web.caller import caller_of
 from tripshark.web.openapi import Described, Parameter
 from tripshark.web.parts import Parts
@@ -31,8 +31,7 @@ from tripshark.web.views import VIEW, View, Views
 log = logging.getLogger("tripshark.web")
 
 PATIENCE: Final = 30.0  # seconds that a reader may take for one piece
-MAX_NS: Final = 24 * 3600 * 1_000_000_000
-MAX_BODY: Final = 16_384
+MAX_BODY: Final = 16_384  # bytes
 MEDIA: Final = "application/x-pcapng"
 
 
@@ -56,19 +55,9 @@ async def watch(request: Request, parts: Parts) -> Response:
 
 async def change(request: Request, parts: Parts) -> Response:
     query.known(request.query_params, ())
-    # Only this media type makes a browser ask first: a web page elsewhere can change nothing on loopback.
-    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media != "application/json":
-        raise Unsupported("the body must be JSON", where="Content-Type")
-    body = b""
-    async for piece in request.stream():
-        body += piece
-        if len(body) > MAX_BODY:
-            raise TooLarge(f"the body is longer than {MAX_BODY} bytes")
-    try:
-        told = _CHANGE.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise BadInput(f"not a change of a view: {error}", hint='{"filter": "tcp"}') from error
+    told = await decoded(
+        request, _CHANGE, most=MAX_BODY, what="a change of a view", example='{"filter": "tcp"}'
+    )
     _views(parts).of(request.path_params["view"], caller_of(request, parts).name).filter(
         told.filter
     )
@@ -95,13 +84,10 @@ def _asked(request: Request, now_ns: int) -> Asked:
     words = {name: query.text(request.query_params, name) for name in ("target", "incident")}
     if bool(words["target"]) == bool(words["incident"]):
         raise BadInput("one of target and incident is needed", where="target")
-    filter = request.query_params.get("filter", "")
-    if len(filter) > 1024 or any(ord(each) < 32 for each in filter):
-        raise BadInput("filter is too long or has control characters", where="filter")
     before, duration = _ns(request, "before"), _ns(request, "duration")
     return Asked(
         **words,
-        filter=filter,
+        filter=checked.line(request.query_params.get("filter", ""), "filter"),
         since_ns=now_ns - before if before else 0,
         until_ns=now_ns + duration if duration else FOREVER_NS,
     )
@@ -109,13 +95,7 @@ def _asked(request: Request, now_ns: int) -> Asked:
 
 def _ns(request: Request, name: str) -> int:
     text = query.text(request.query_params, name)
-    try:
-        ns = ns_of(text) if text else 0
-    except (ValueError, OverflowError) as error:
-        raise BadInput(str(error), where=name) from error
-    if not 0 <= ns <= MAX_NS:
-        raise BadInput(f"{name} is 0 s to 24 h", where=name)
-    return ns
+    return checked.duration(text, name) if text else 0
 
 
 async def _require(caller: Caller, asked: Asked, parts: Parts) -> None:

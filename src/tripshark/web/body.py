@@ -1,0 +1,54 @@
+"""A request's body: of the media type that is meant, bounded while it comes, and decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final, TypeVar
+
+import msgspec
+from starlette.requests import Request
+
+from tripshark.errors import BadInput, TooLarge, Unsupported
+
+T = TypeVar("T")
+
+JSON: Final = ("application/json",)
+"""Makes a browser ask first: a web page elsewhere can neither start, change nor write anything on loopback."""
+
+
+async def bounded(
+    request: Request,
+    media: Collection[str],
+    *,
+    most: int,
+    says: str = "the body must be JSON",
+    hint: str = "",
+) -> bytes:
+    """At most `most` bytes.
+
+    Raises `Unsupported`, which `says` what it should be, for a type that is not among `media`; and `TooLarge`, with
+    `hint`.
+    """
+    sent = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if sent not in media:
+        raise Unsupported(
+            says, where="Content-Type", hint=f"send Content-Type: {next(iter(media))}"
+        )
+    pieces, size = [], 0
+    async for piece in request.stream():
+        size += len(piece)
+        if size > most:
+            raise TooLarge(f"the body is longer than {most} bytes", where="body", hint=hint)
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+async def decoded(
+    request: Request, decoder: msgspec.json.Decoder[T], *, most: int, what: str, example: str
+) -> T:
+    """What the JSON in it says. Raises `BadInput`, which names `what` was expected, and what `bounded` raises."""
+    body = await bounded(request, JSON, most=most)
+    try:
+        return decoder.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BadInput(f"not {what}: {error}", where="body", hint=example) from error
