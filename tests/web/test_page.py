@@ -277,7 +277,11 @@ async def test_of_a_fleet_each_part_is_shown_and_all_of_them_in_one(world) -> No
     assert ("href", f"{path}/packets?file=node-2%2Fevidence.pcapng") in second.attributes
     assert ("href", f"/v1{path}/parts/node-2/evidence.pcapng") in second.attributes
     assert (await asked(world, f"{path}?node=node-3", **changes)).status_code == 404
-    for page, words in (("/targets", "A hub records nothing"), ("/rules", "A hub has no rules")):
+    for page, words in (
+        ("/", "on the page of the node"),
+        ("/targets", "A hub records nothing"),
+        ("/rules", "A hub has no rules"),
+    ):
         assert words in (await asked(world, page, **changes)).text
 
 

@@ -53,6 +53,16 @@ async def test_a_search_says_where_and_how_to_see_it(http: httpx2.AsyncClient) -
     assert rest.json()["next"] is None
 
 
+async def test_the_page_leads_to_the_packets_of_a_part(
+    world: World, index: SearchIndex, http: httpx2.AsyncClient
+) -> None:
+    """Of a fleet the link names node and file once."""
+    id, file = IncidentId("20261124-0003"), "node-1/evidence.pcapng"
+    await index.put(id, "node-1", file=file, tag="1", rows=ROWS, now_ns=1)
+    page = (await http.get("/search", params={"q": "*.evil.example"})).text
+    assert f'href="/incidents/{id}/packets?file=node-1%2Fevidence.pcapng&amp;filter=' in page
+
+
 @pytest.mark.parametrize(
     "params",
     [{}, {"q": ""}, {"q": "*"}, {"q": "a", "kind": "x"}, {"q": "a", "before": "x"}, {"q": "a", "before": "e30"},

@@ -13,7 +13,7 @@ from typing import Final
 from starlette.requests import Request
 
 from tripshark.errors import BadInput, NotFound, NotVerified
-from tripshark.model.evidence import SealedFile, file_name, read_manifest
+from tripshark.model.evidence import IncidentId, SealedFile, file_name, read_manifest
 from tripshark.model.incident import Incident
 from tripshark.model.part import namespaces_in, node_name
 from tripshark.web.access import EVIDENCE, Caller
@@ -54,11 +54,30 @@ async def capture_file(request: Request, parts: Parts) -> CaptureFile:
         file_name(name)
         if not name.endswith(".pcapng"):
             raise BadInput("not a capture file", where="file", hint="evidence.pcapng")
-    if not node and parts.merging is not None and (not name or MERGED.fullmatch(name)):
-        found = await parts.parts_of(incident.id) if parts.parts_of is not None else ()
-        if name or len(found) > 1:
-            return await _merged(incident, caller, name or "merged.pcapng", parts)
+    node, name = await spelled(incident.id, node, name, parts)
+    if not node and parts.merging is not None and MERGED.fullmatch(name):
+        return await _merged(incident, caller, name, parts)
     return await _sealed(incident, caller, node, name, parts)
+
+
+async def spelled(id: IncidentId, node: str, name: str, parts: Parts) -> tuple[str, str]:
+    """Node and name by which everybody calls a file, however it was asked for; at a hub there is always a node.
+
+    The name "" is the file to begin with, and stays "" where only the manifest knows it. Raises `NotFound`.
+    """
+    found = await parts.parts_of(id) if parts.parts_of is not None else ()
+    if node or MERGED.fullmatch(name):
+        return node, name
+    if len(found) == 1:
+        return found[0].node, name
+    if found and name:
+        raise NotFound(
+            f"this incident has {len(found)} parts",
+            where="file",
+            hint="merged.pcapng, or NODE/FILE with NODE "
+            + ", ".join(each.node for each in found[:20]),
+        )
+    return "", "merged.pcapng" if found else name
 
 
 async def _merged(incident: Incident, caller: Caller, name: str, parts: Parts) -> CaptureFile:

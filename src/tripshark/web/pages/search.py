@@ -61,8 +61,7 @@ def _by_incident(
 
 def _packets(hit: Mapping[str, Any]) -> str:
     """Where the packet view shows it."""
-    file = f"{hit['node']}/{hit['file']}" if hit["node"] else hit["file"]
-    asked = {name: value for name, value in (("file", file), ("filter", hit["filter"])) if value}
+    asked = {name: hit[name] for name in ("file", "filter") if hit[name]}
     chosen = f"#p={hit['frame']}" if hit["frame"] else ""
     return f"/incidents/{hit['incident']}/packets?{urlencode(asked, quote_via=quote)}{chosen}"
 
