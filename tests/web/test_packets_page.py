@@ -11,6 +11,7 @@ from tripshark.model.evidence import SealedFile
 from tripshark.model.incident import State
 from tripshark.model.part import Part, Place, node_name
 from tripshark.model.target import TargetKey
+from tripshark.store.notes import SqlNotes
 
 
 def files_in(html: str) -> list[str]:
@@ -96,3 +97,28 @@ def part(world, name: str) -> Part:
         manifest_sha256="ef" * 32,
         manifest_bytes=10,
     )
+
+
+async def test_a_note_at_a_hub_is_found_however_its_file_was_named(world) -> None:
+    """Of one part its node is added, of several the whole is meant; which of several files is never guessed."""
+    path = f"/v1/incidents/{world.incident.id}/notes"
+    for nodes, wanted, kept in (
+        (("worker-1",), None, "worker-1/evidence.pcapng"),
+        (("worker-1",), "evidence.pcapng", "worker-1/evidence.pcapng"),
+        (("worker-1", "worker-2"), None, "merged.pcapng"),
+        (("worker-1", "worker-2"), "worker-2/evidence.pcapng", "worker-2/evidence.pcapng"),
+        (("worker-1", "worker-2"), "evidence.pcapng", None),
+    ):
+
+        async def parts_of(id: object, nodes: tuple[str, ...] = nodes) -> tuple[Part, ...]:
+            return tuple(part(world, name) for name in nodes)
+
+        changes = {"kind": "hub", "parts_of": parts_of, "notes": SqlNotes(world.catalogue)}
+        async with (
+            world.served(**changes) as port,
+            httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http,
+        ):
+            body = {"frame": 1, "text": "a"} | ({"file": wanted} if wanted else {})
+            answer = await http.post(path, json=body)
+            assert answer.json().get("file") == kept
+            assert answer.status_code == (201 if kept else 404)
