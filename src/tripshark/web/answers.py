@@ -16,7 +16,8 @@ SAFE = {
     "cross-origin-resource-policy": "same-origin",
     "referrer-policy": "no-referrer",
 }
-_NOTHING = {"content-security-policy": "default-src 'none'; frame-ancestors 'none'; sandbox"}
+NOTHING_RUNS = {"content-security-policy": "default-src 'none'; frame-ancestors 'none'; sandbox"}
+"""For whatever is not a page of ours: opened in a browser all the same, it can do nothing."""
 
 
 def json(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -25,7 +26,7 @@ def json(value: object, status: int = 200, headers: Mapping[str, str] | None = N
         msgspec.json.encode(value),
         status_code=status,
         media_type="application/json",
-        headers={**SAFE, **_NOTHING, **(headers or {})},
+        headers={**SAFE, **NOTHING_RUNS, **(headers or {})},
     )
 
 

@@ -23,11 +23,12 @@ from tripshark.model.evidence import IncidentId, SealedFile, read_manifest, rfc3
 from tripshark.model.part import namespaces_in, node_name
 from tripshark.web import query
 from tripshark.web.access import EVIDENCE
-from tripshark.web.answers import SAFE
+from tripshark.web.answers import NOTHING_RUNS, SAFE
 from tripshark.web.caller import caller_of
-from tripshark.web.evidence import MANIFEST, Folders
+from tripshark.web.evidence import MANIFEST, shelf_of
 from tripshark.web.incident import incident_of
-from tripshark.web.openapi import Described, Parameter
+from tripshark.web.openapi import Described
+from tripshark.web.parameters import INCIDENT_ID, NODE
 from tripshark.web.parts import Parts, Shelf
 from tripshark.web.route import Route
 
@@ -48,7 +49,7 @@ async def bundle(request: Request, parts: Parts) -> Response:
     caller = caller_of(request, parts)
     await caller.require("get", EVIDENCE, found.held)
     node = node_name(request.path_params["node"]) if "node" in request.path_params else ""
-    shelf: Shelf = parts.shelf or Folders(parts.vault, parts.node)
+    shelf = shelf_of(parts)
     content = await shelf.manifest(found.id, node)
     manifest = await asyncio.to_thread(read_manifest, content)
     await caller.require("get", EVIDENCE, namespaces_in(manifest))
@@ -68,7 +69,7 @@ async def bundle(request: Request, parts: Parts) -> Response:
         media_type="application/zip",
         headers={
             **SAFE,
-            "content-security-policy": "default-src 'none'; frame-ancestors 'none'; sandbox",
+            **NOTHING_RUNS,
             "content-disposition": f'attachment; filename="{found.id}-{label}"',
         },
     )
@@ -150,8 +151,6 @@ class _Packing:
         return entry
 
 
-_ID = Parameter("id", "path", "Id of the incident.")
-
 ROUTES: tuple[Route, ...] = (
     Route(
         path="/v1/incidents/{id}/evidence.zip",
@@ -159,7 +158,7 @@ ROUTES: tuple[Route, ...] = (
         described=Described(
             "The whole evidence folder as one ZIP, which `tripshark verify` checks.",
             answers={"200": "The folder."},
-            parameters=(_ID,),
+            parameters=(INCIDENT_ID,),
             errors=(404, 500),
             media="application/zip",
         ),
@@ -170,7 +169,7 @@ ROUTES: tuple[Route, ...] = (
         described=Described(
             "The folder of one part.",
             answers={"200": "The folder."},
-            parameters=(_ID, Parameter("node", "path", "Name of the node.")),
+            parameters=(INCIDENT_ID, NODE),
             errors=(404, 500),
             media="application/zip",
         ),

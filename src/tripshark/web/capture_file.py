@@ -18,7 +18,7 @@ from tripshark.model.incident import Incident
 from tripshark.model.part import namespaces_in, node_name
 from tripshark.web.access import EVIDENCE, Caller
 from tripshark.web.caller import caller_of
-from tripshark.web.evidence import MERGED, Folders
+from tripshark.web.evidence import MERGED, shelf_of
 from tripshark.web.incident import incident_of
 from tripshark.web.parts import Parts
 
@@ -104,7 +104,7 @@ async def _merged(incident: Incident, caller: Caller, name: str, parts: Parts) -
 async def _sealed(
     incident: Incident, caller: Caller, node: str, name: str, parts: Parts
 ) -> CaptureFile:
-    shelf = parts.shelf or Folders(parts.vault, parts.node)
+    shelf = shelf_of(parts)
     content = await shelf.manifest(incident.id, node)
     manifest = await asyncio.to_thread(read_manifest, content)
     # what was sealed is asked about too, whatever the catalogue says

@@ -17,9 +17,10 @@ from tripshark.formats.sharing.derived import Payloads, Wish
 from tripshark.formats.sharing.pseudonyms import KEY_BYTES
 from tripshark.model.alert import Json
 from tripshark.web import query
-from tripshark.web.answers import SAFE
+from tripshark.web.answers import NOTHING_RUNS, SAFE
 from tripshark.web.capture_file import CaptureFile, capture_file
 from tripshark.web.openapi import Described, Parameter
+from tripshark.web.parameters import FILE, INCIDENT_ID
 from tripshark.web.parts import Parts
 from tripshark.web.route import Route
 from tripshark.web.schema import one_of
@@ -105,16 +106,11 @@ async def _sent(
     name = f"{file.incident.id}-{label}-{kind}.pcapng"
     headers = {
         **SAFE,
-        "content-security-policy": "default-src 'none'; frame-ancestors 'none'; sandbox",
+        **NOTHING_RUNS,
         "content-disposition": f'attachment; filename="{name}"',
     }
     return Response(content, headers=headers, media_type=MEDIA)
 
-
-_ID = Parameter("id", "path", "Id of the incident.")
-_FILE = Parameter(
-    "file", "query", "evidence.pcapng and the like, NODE/evidence.pcapng, or merged.pcapng."
-)
 
 ROUTES: Final[tuple[Route, ...]] = (
     Route(
@@ -123,7 +119,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         described=Described(
             "A copy of a capture file with the analysts' notes as comments of their packets.",
             answers={"200": "The file."},
-            parameters=(_ID, _FILE),
+            parameters=(INCIDENT_ID, FILE),
             errors=(404, 413, 500),
             media=MEDIA,
         ),
@@ -135,8 +131,8 @@ ROUTES: Final[tuple[Route, ...]] = (
             "A capture derived for people who may not see everything; it names the SHA-256 of the original.",
             answers={"200": "The file."},
             parameters=(
-                _ID,
-                _FILE,
+                INCIDENT_ID,
+                FILE,
                 Parameter(
                     "payloads", "query", "How much of them; default cut.", one_of(*Payloads)
                 ),

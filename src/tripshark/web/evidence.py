@@ -26,8 +26,8 @@ from tripshark.model.incident import EVERY
 from tripshark.model.part import namespaces_in, node_name
 from tripshark.ports import Vault
 from tripshark.web.access import EVIDENCE, Caller
-from tripshark.web.answers import SAFE, problem
-from tripshark.web.parts import Parts
+from tripshark.web.answers import NOTHING_RUNS, SAFE, problem
+from tripshark.web.parts import Parts, Shelf
 
 CHUNK = 1 << 18
 MANIFEST = "manifest.json"
@@ -65,7 +65,7 @@ async def serve(request: Request, parts: Parts, caller: Caller) -> Response:
         )
         served = await _answer(await parts.merging.open(found, name), id, name, "")
         return await _noted(served, request, parts, id, name, caller)
-    shelf = parts.shelf or Folders(parts.vault, parts.node)
+    shelf = shelf_of(parts)
     content = await shelf.manifest(id, node)
     manifest = await asyncio.to_thread(read_manifest, content)
     if not caller.is_unlimited:  # what was sealed is asked about too, whatever the catalogue says
@@ -115,6 +115,11 @@ async def _noted(
                 served.close()
             raise
     return served
+
+
+def shelf_of(parts: Parts) -> Shelf:
+    """Where evidence lies: at a hub in the object store, on a node in its own folders."""
+    return parts.shelf or Folders(parts.vault, parts.node)
 
 
 class Folders:
@@ -259,7 +264,7 @@ class FileAnswer(Response):
         headers = {
             **SAFE,
             "cache-control": "private, no-cache",  # may be kept, must be asked about
-            "content-security-policy": "default-src 'none'; frame-ancestors 'none'; sandbox",
+            **NOTHING_RUNS,
             "etag": self.tag,
             "accept-ranges": "bytes",
             "content-type": media,

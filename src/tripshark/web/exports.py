@@ -22,12 +22,13 @@ from tripshark.model.incident import Incident
 from tripshark.model.part import namespaces_in, node_name
 from tripshark.web import query
 from tripshark.web.access import EVIDENCE
-from tripshark.web.answers import SAFE
+from tripshark.web.answers import NOTHING_RUNS, SAFE
 from tripshark.web.caller import caller_of
 from tripshark.web.derived import EXPORTS
-from tripshark.web.evidence import Folders
+from tripshark.web.evidence import shelf_of
 from tripshark.web.incident import incident_of, looked
 from tripshark.web.openapi import Described, Parameter
+from tripshark.web.parameters import INCIDENT_ID, NODE
 from tripshark.web.parts import Exported, Exports, Parts, Shelf, Told
 from tripshark.web.route import Route
 from tripshark.web.schema import mapping, one_of
@@ -56,7 +57,6 @@ MEDIA: Final = (
 REPORT: Final = "report.html"
 MAX_DOCUMENT: Final = 64 << 20  # bytes of one manifest, findings.json or custody.jsonl
 _STYLE: Final = re.compile(rb"<style>(.*?)</style>", re.DOTALL)
-_NOTHING: Final = "default-src 'none'; frame-ancestors 'none'; sandbox"
 
 
 async def export(request: Request, parts: Parts) -> Response:
@@ -77,7 +77,7 @@ async def export(request: Request, parts: Parts) -> Response:
     name = f"{incident.id}-{node}.{made.suffix}" if node else f"{incident.id}.{made.suffix}"
     headers = {
         **SAFE,
-        "content-security-policy": _NOTHING,
+        **NOTHING_RUNS,
         "content-disposition": f'attachment; filename="{name}"',
     }
     return Response(made.content, headers=headers, media_type=made.media)
@@ -124,7 +124,7 @@ async def _told(request: Request, parts: Parts, incident: Incident, node: str) -
     """The documents of every part, or of one node's."""
     caller = caller_of(request, parts)
     await caller.require("get", EVIDENCE, incident.held)
-    shelf = parts.shelf or Folders(parts.vault, parts.node)
+    shelf = shelf_of(parts)
     nodes: list[str] = [node_name(node)] if node else []
     found = await parts.parts_of(incident.id) if parts.parts_of is not None else ()
     if found and not node:
@@ -164,9 +164,6 @@ async def _beside(shelf: Shelf, id: IncidentId, node: str, name: str) -> bytes:
     return await asyncio.to_thread(read)
 
 
-_ID = Parameter("id", "path", "Id of the incident.")
-_NODE = Parameter("node", "path", "Name of the node.")
-
 ROUTES: Final[tuple[Route, ...]] = (
     Route(
         path="/v1/incidents/{id}/export/{format}",
@@ -176,7 +173,7 @@ ROUTES: Final[tuple[Route, ...]] = (
             "The export is a line of the custody.",
             answers={"200": "The file."},
             parameters=(
-                _ID,
+                INCIDENT_ID,
                 Parameter("format", "path", "Which.", one_of(*FORMATS)),
                 Parameter("node", "query", "One node's part alone, where there are several."),
             ),
@@ -191,7 +188,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         described=Described(
             "The report: one page without script, as it would be written now.",
             answers={"200": "HTML."},
-            parameters=(_ID,),
+            parameters=(INCIDENT_ID,),
             errors=(404, 413, 500),
             media="text/html",
         ),
@@ -202,7 +199,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         described=Described(
             "The report of one part.",
             answers={"200": "HTML."},
-            parameters=(_ID, _NODE),
+            parameters=(INCIDENT_ID, NODE),
             errors=(404, 413, 500),
             media="text/html",
         ),

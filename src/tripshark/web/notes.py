@@ -30,6 +30,7 @@ from tripshark.web.caller import caller_of
 from tripshark.web.capture_file import spelled
 from tripshark.web.incident import incident_of
 from tripshark.web.openapi import Described, Parameter
+from tripshark.web.parameters import INCIDENT_ID
 from tripshark.web.parts import Notes, Parts
 from tripshark.web.route import Route
 from tripshark.web.schema import TEXT, TIME, WHOLE, Schema, named, obj, rows, text, whole
@@ -135,7 +136,6 @@ NOTE: Final[Schema] = named(
         }
     ),
 )
-_ID = Parameter("id", "path", "Id of the incident.")
 
 ROUTES: tuple[Route, ...] = (
     Route(
@@ -144,7 +144,7 @@ ROUTES: tuple[Route, ...] = (
         described=Described(
             "What analysts wrote at its packets, by file and packet.",
             answers={"200": "Notes."},
-            parameters=(_ID,),
+            parameters=(INCIDENT_ID,),
             gives=obj({"incident": TEXT, "notes": rows(NOTE, most=MAX_NOTES)}),
             errors=(404,),
         ),
@@ -156,7 +156,7 @@ ROUTES: tuple[Route, ...] = (
         described=Described(
             "Write a note at a packet; exported, it is that packet's comment.",
             answers={"201": "The note."},
-            parameters=(_ID,),
+            parameters=(INCIDENT_ID,),
             gives=NOTE,
             takes=obj(
                 {
@@ -178,7 +178,7 @@ ROUTES: tuple[Route, ...] = (
         described=Described(
             "Take a note back.",
             answers={"204": "It is gone."},
-            parameters=(_ID, Parameter("note", "path", "Id of the note.")),
+            parameters=(INCIDENT_ID, Parameter("note", "path", "Id of the note.")),
             errors=(404,),
         ),
     ),

@@ -17,6 +17,7 @@ from tripshark.web import query
 from tripshark.web.answers import json
 from tripshark.web.capture_file import capture_file
 from tripshark.web.openapi import Described, Parameter
+from tripshark.web.parameters import FILE, INCIDENT_ID
 from tripshark.web.parts import Dissected, Parts
 from tripshark.web.route import Route
 from tripshark.web.schema import (
@@ -313,12 +314,6 @@ TAPPED: Final[Schema] = obj(
     }
 )
 
-_ID = Parameter("id", "path", "Id of the incident.")
-_FILE = Parameter(
-    "file",
-    "query",
-    "The capture file: evidence.pcapng (what is meant when nothing is given), NODE/evidence.pcapng, merged.pcapng.",
-)
 _AT = Parameter(
     "at",
     "query",
@@ -327,8 +322,13 @@ _AT = Parameter(
 _AROUND = Parameter(
     "around_ns", "query", "The same as `at`, in nanoseconds since 1970.", whole(1, (1 << 63) - 1)
 )
-_FILTER = Parameter("filter", "query", "A display filter of Wireshark's.", text(most=MAX_FILTER))
-_PLACE = (_ID, _FILE, _AT, _AROUND)
+_FILTER = Parameter(
+    "filter",
+    "query",
+    "A display filter of Wireshark's.",
+    text(most=MAX_FILTER, pattern="^[ -~]*$"),
+)
+_PLACE = (INCIDENT_ID, FILE, _AT, _AROUND)
 _ERRORS = (404, 409, 500)
 
 ROUTES: tuple[Route, ...] = (

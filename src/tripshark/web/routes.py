@@ -39,9 +39,10 @@ from tripshark.web.caller import caller_of
 from tripshark.web.health import healthz, metrics, readyz
 from tripshark.web.incident import incident_of
 from tripshark.web.openapi import Described, Parameter
+from tripshark.web.parameters import INCIDENT_ID, LIMIT, NODE, SINCE
 from tripshark.web.parts import Parts
 from tripshark.web.route import Route
-from tripshark.web.schema import FLAG, TEXT, mapping, maybe, obj, one_of, rows, whole
+from tripshark.web.schema import FLAG, TEXT, mapping, maybe, obj, one_of, rows
 from tripshark.web.seen import refusal_counts, seen
 
 # ------------------------------------------------------------------------------------------- incidents
@@ -145,14 +146,6 @@ async def describe(request: Request, parts: Parts) -> Response:
 
 # ---------------------------------------------------------------------------------------------- routes
 
-_ID = Parameter("id", "path", "Id of the incident.")
-_SINCE = Parameter("since", "query", "Not older than this: 2h, or an RFC 3339 time.")
-_LIMIT = Parameter(
-    "limit",
-    "query",
-    "At most this many, 1 to 500; default 50.",
-    whole(1, query.MAX_LIMIT, default=50),
-)
 
 ROUTES: tuple[Route, ...] = (
     *signin.ROUTES,
@@ -177,7 +170,7 @@ ROUTES: tuple[Route, ...] = (
             gives=obj({"incidents": rows(shaped.INCIDENT), "next": maybe(TEXT)}),
             errors=(404,),
             parameters=(
-                _SINCE,
+                SINCE,
                 Parameter("namespace", "query", "Kubernetes namespace of the target."),
                 Parameter("pod", "query", "Pod of the target."),
                 Parameter("rule", "query", "Tripshark's or Falco's rule."),
@@ -189,7 +182,7 @@ ROUTES: tuple[Route, ...] = (
                 ),
                 Parameter("text", "query", "Stands somewhere in target, rules or summary."),
                 Parameter("before", "query", "Only incidents older than this one."),
-                _LIMIT,
+                LIMIT,
             ),
         ),
     ),
@@ -199,7 +192,7 @@ ROUTES: tuple[Route, ...] = (
         described=Described(
             "One incident with its plan and its alerts.",
             answers={"200": "The incident."},
-            parameters=(_ID,),
+            parameters=(INCIDENT_ID,),
             gives=shaped.WHOLE_INCIDENT,
             errors=(404,),
         ),
@@ -210,7 +203,7 @@ ROUTES: tuple[Route, ...] = (
         described=Described(
             "The parts of an incident, one for each node that recorded it; a node by itself lists none.",
             answers={"200": "Its parts."},
-            parameters=(_ID,),
+            parameters=(INCIDENT_ID,),
             gives=obj({"incident": TEXT, "parts": rows(shaped.PART)}),
             errors=(404,),
         ),
@@ -229,8 +222,8 @@ ROUTES: tuple[Route, ...] = (
                 "307": "The store hands it out.",
             },
             parameters=(
-                _ID,
-                Parameter("node", "path", "Name of the node."),
+                INCIDENT_ID,
+                NODE,
                 Parameter("name", "path", "Name of the file."),
             ),
             errors=(404, 416, 500),
@@ -254,7 +247,7 @@ ROUTES: tuple[Route, ...] = (
                 "304": "You have it.",
                 "307": "The store hands it out.",
             },
-            parameters=(_ID, Parameter("name", "path", "Name of the file.")),
+            parameters=(INCIDENT_ID, Parameter("name", "path", "Name of the file.")),
             errors=(404, 416, 500),
             media=shaped.FILES,
         ),
@@ -281,7 +274,7 @@ ROUTES: tuple[Route, ...] = (
         described=Described(
             "Alerts that led to no capture, newest first, and how many by reason.",
             answers={"200": "Refusals."},
-            parameters=(_SINCE, _LIMIT),
+            parameters=(SINCE, LIMIT),
             gives=shaped.REFUSALS,
         ),
     ),

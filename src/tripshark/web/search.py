@@ -23,9 +23,10 @@ from tripshark.web.answers import json
 from tripshark.web.body import bounded
 from tripshark.web.caller import caller_of
 from tripshark.web.openapi import Described, Parameter
+from tripshark.web.parameters import LIMIT, SINCE
 from tripshark.web.parts import Index, Parts
 from tripshark.web.route import Route
-from tripshark.web.schema import FLAG, TEXT, WHOLE, mapping, maybe, obj, one_of, rows, text, whole
+from tripshark.web.schema import FLAG, TEXT, WHOLE, mapping, maybe, obj, one_of, rows, text
 
 HUNTS: Final = "hunts"
 MAX_LIST: Final = 8 << 20  # bytes of a list that is sent
@@ -229,15 +230,6 @@ _HUNTED = obj(
         "severity": TEXT, "techniques": rows(TEXT), "seen": rows(_SEEN),
     }
 )  # fmt: skip
-_SINCE = Parameter(
-    "since", "query", "Only incidents not older than this: 2h, or an RFC 3339 time."
-)
-_LIMIT = Parameter(
-    "limit",
-    "query",
-    "At most this many, 1 to 500; default 50.",
-    whole(1, query.MAX_LIMIT, default=50),
-)
 
 ROUTES: tuple[Route, ...] = (
     Route(
@@ -255,9 +247,9 @@ ROUTES: tuple[Route, ...] = (
                     text(most=query.MAX_TEXT, least=1), required=True,
                 ),
                 Parameter("kind", "query", "Only values of this kind.", one_of(*KINDS)),
-                _SINCE,
+                SINCE,
                 Parameter("before", "query", "Only what comes behind this cursor."),
-                _LIMIT,
+                LIMIT,
             ),
             gives=obj({"hits": rows(_SHOWN), "next": maybe(TEXT)}),
             errors=(404,),
@@ -271,7 +263,7 @@ ROUTES: tuple[Route, ...] = (
             "A list of indicators (plain text, STIX 2.1 or MISP) compared with all evidence that the caller may read; "
             "what of the list cannot be looked for is told.",
             answers={"200": "Hits, newest incidents first."},
-            parameters=(_SINCE, _LIMIT),
+            parameters=(SINCE, LIMIT),
             gives=obj(
                 {"hits": rows(_HUNTED), "more": FLAG, "indicators": WHOLE, "counts": mapping(WHOLE), "told": rows(TEXT)}
             ),

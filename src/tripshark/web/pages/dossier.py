@@ -20,8 +20,8 @@ from tripshark.model.incident import Incident, State
 from tripshark.model.note import Note
 from tripshark.model.part import Part, namespaces_in
 from tripshark.web.access import EVIDENCE, Caller
-from tripshark.web.evidence import Folders
-from tripshark.web.parts import Parts, Shelf
+from tripshark.web.evidence import shelf_of
+from tripshark.web.parts import Parts
 
 MAX_FINDINGS = 64 << 20
 MAX_CUSTODY = 4 << 20  # the last so many bytes of it are looked at
@@ -118,7 +118,7 @@ async def gather(parts: Parts, caller: Caller, incident: Incident, node: str) ->
 async def _sealed(
     parts: Parts, caller: Caller, incident: Incident, its: Sequence[Part], node: str
 ) -> Dossier:
-    shelf: Shelf = parts.shelf or Folders(parts.vault, parts.node)
+    shelf = shelf_of(parts)
     troubles: list[str] = []
     try:
         content = await shelf.manifest(incident.id, node)

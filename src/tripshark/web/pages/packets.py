@@ -16,7 +16,7 @@ from tripshark.model.part import namespaces_in
 from tripshark.web import query, site
 from tripshark.web.access import EVIDENCE, Caller
 from tripshark.web.caller import caller_of
-from tripshark.web.evidence import Folders
+from tripshark.web.evidence import shelf_of
 from tripshark.web.incident import incident_of
 from tripshark.web.openapi import Described, Parameter
 from tripshark.web.parts import Parts
@@ -98,7 +98,7 @@ async def capture_files(id: IncidentId, parts: Parts, caller: Caller) -> tuple[C
             name="merged.pcapng", label="all nodes, merged", href=f"{base}/merged.pcapng"
         )
         return (merged, *several) if len(found) > 1 and parts.merging is not None else (*several,)
-    shelf = parts.shelf or Folders(parts.vault, parts.node)
+    shelf = shelf_of(parts)
     manifest = await asyncio.to_thread(read_manifest, await shelf.manifest(id, ""))
     await caller.require("get", EVIDENCE, namespaces_in(manifest))
     return tuple(
