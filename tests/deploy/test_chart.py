@@ -127,6 +127,35 @@ def test_a_config_that_the_user_gives_is_merged(helm: str) -> None:
     assert "hunter2" not in yaml.safe_dump(local)
 
 
+def test_who_may_read_is_told_to_responder_and_hub_alone(helm: str) -> None:
+    """Keys of sign-in and lists of indicators are files where they are read, and settings lead there."""
+    given = ["hub.enabled=true", "signin.existingSecret=doors", "indicators.existingConfigMap=lists",
+             "config.signin.oidc.client_secret_file=/etc/tripshark/signin/oidc", "config.reading.sessions=2"]  # fmt: skip
+    done = subprocess.run(
+        [helm, "template", "tripshark", str(CHART), *(f"--set={each}" for each in given)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    made = documents(done.stdout)
+    told = {}
+    for name in ("tripshark", "tripshark-local", "tripshark-hub", "tripshark-hub-local"):
+        told[name] = yaml.safe_load(find(made, "ConfigMap", name)["data"]["tripshark.yaml"])
+        assert told[name]["reading"] == {"sessions": 2}
+    assert [name for name in told if "signin" in told[name]] == ["tripshark", "tripshark-hub"]
+    assert [name for name in told if "indicators" in told[name]] == ["tripshark"]
+    mounted = {
+        (each["name"], mount["mountPath"])
+        for kind in ("DaemonSet", "Deployment")
+        for each in find(made, kind)["spec"]["template"]["spec"]["containers"]
+        for mount in each["volumeMounts"]
+        if mount["name"] in ("signin", "indicators")
+    }
+    assert mounted == {
+        ("node", "/etc/tripshark/signin"),
+        ("node", "/etc/tripshark/indicators"),
+        ("hub", "/etc/tripshark/signin"),
+    }
+
+
 # ------------------------------------------------------------------------------------------ what they ask
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ from tests.deploy.pods import ROOT
 from tests.e2e.conftest import machine, network, requires_root
 from tests.e2e.machine import Machine, Network, evidence_files, falco_event, tshark
 from tripshark import settings
+from tripshark.analysis import sandbox
 from tripshark.recorder.capabilities import KEPT
 from tripshark.settings.tree import SYSTEM_DATA
 
@@ -57,6 +59,13 @@ def test_the_recorders_capabilities_are_within_the_units(tmp_path: Path) -> None
         *("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_CHOWN"),
         *("CAP_FOWNER", "CAP_KILL", "CAP_SYS_NICE"),
     }
+
+
+def test_the_dissectors_may_have_their_namespaces() -> None:
+    """The unit allows exactly what the sandbox makes: one that is missing would take the empty network away too."""
+    (allowed,) = values(UNITS / "tripshark.service", "RestrictNamespaces")
+    made = re.findall(r"_CLONE_NEW(\w+)", inspect.getsource(sandbox._isolate))
+    assert {each.lower() for each in made} == set(allowed.split())
 
 
 def test_the_example_for_the_edge_loads() -> None:

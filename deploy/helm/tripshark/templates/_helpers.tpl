@@ -60,13 +60,14 @@ web:
 {{- $paths := dict "recorder" (dict "socket" "/run/tripshark/recorder/recorder.sock")
   "analyst" (dict "socket" "/run/tripshark/analyst/analyst.sock")
   "containers" (dict "enabled" "on" "socket" "/run/tripshark/recorder/scout.sock" "sockets" .Values.runtime.sockets) -}}
+{{- if .Values.indicators.existingConfigMap -}}{{- $_ := set $paths "indicators" (list "/etc/tripshark/indicators") -}}{{- end -}}
 {{- mustMergeOverwrite (dict) $base $paths (deepCopy .Values.config) | toYaml -}}
 {{- end -}}
 
 {{/* What recorder and analyst are told: nothing that is secret. */}}
 {{- define "tripshark.localConfig" -}}
 {{- $all := include "tripshark.nodeConfig" . | fromYaml -}}
-{{- range list "ingest" "tls" "store" "hub" "listen" "signin" -}}{{- $_ := unset $all . -}}{{- end -}}
+{{- range list "ingest" "tls" "store" "hub" "listen" "signin" "indicators" -}}{{- $_ := unset $all . -}}{{- end -}}
 {{- $all | toYaml -}}
 {{- end -}}
 
@@ -74,7 +75,7 @@ web:
 {{- $base := include "tripshark.common" . | fromYaml -}}
 {{- $_ := set $base "analyst" (dict "socket" "/run/tripshark/analyst/analyst.sock") -}}
 {{- $shared := dict -}}
-{{- range list "store" "hub" "kubernetes" "web" "ingest" "tls" "signin" -}}
+{{- range list "store" "hub" "kubernetes" "web" "ingest" "tls" "signin" "reading" "bounds" -}}
 {{- if get $.Values.config . -}}{{- $_ := set $shared . (deepCopy (get $.Values.config .)) -}}{{- end -}}
 {{- end -}}
 {{- mustMergeOverwrite (dict) $base $shared (deepCopy .Values.hub.config) | toYaml -}}
