@@ -6,6 +6,7 @@ import json
 import re
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from functools import cache
 from ipaddress import ip_address
@@ -221,6 +222,43 @@ def test_observables_have_the_ids_that_the_standard_prescribes() -> None:
         assert made.id == each["id"]
 
 
+@pytest.mark.parametrize(
+    ("host", "uri", "url"),
+    [
+        ("evil.example", "/index.html?\u2026", "http://evil.example/index.html"),
+        (
+            "evil.example",
+            '/<b> "x"%zz\\x1b%20',
+            "http://evil.example/%3Cb%3E%20%22x%22%25zz%5Cx1b%20",
+        ),
+        ("evil.example", "http://other.example:8080/a", "http://other.example:8080/a"),
+        ("evil.example:443", "evil.example:443", "http://evil.example:443"),
+        ("evil.example", "*", "http://evil.example"),
+    ],
+)
+def test_urls_are_written_as_urls(host: str, uri: str, url: str) -> None:
+    """Whatever is asked for, by whatever form of request, is a URL that the validator knows as one."""
+    case = cases.rich()
+    assert case.findings is not None
+    row = {**case.findings.http[0], "host": host, "uri": uri}
+    case = replace(case, findings=replace(case.findings, http=(row,)))
+    test_bundles_are_those_of_stix(case)
+    objects = json.loads(exports.FORMATS["stix"].write([case]))["objects"]
+    assert [each["value"] for each in objects if each["type"] == "url"] == [url]
+
+
+def test_protocols_are_those_of_iana() -> None:
+    """Also of a ping over IPv6."""
+    case = cases.rich()
+    assert case.findings is not None
+    ping = replace(
+        case.findings.conversations[0],
+        proto="icmpv6", app="ICMPv6", a="fd00::1", b="fd00::2", a_port=0, b_port=0,
+    )  # fmt: skip
+    case = replace(case, findings=replace(case.findings, conversations=(ping,)))
+    test_bundles_are_those_of_stix(case)
+
+
 def test_the_bundle_sights_techniques_and_accuses_nobody() -> None:
     """Sightings of attack patterns with observed data; no indicators; nothing refers to what is not there."""
     objects = json.loads(exports.FORMATS["stix"].write([cases.rich()]))["objects"]
@@ -343,6 +381,28 @@ def test_rows_of_zeek_belong_to_their_connections() -> None:
     assert (tls["version"], tls["id.orig_p"]) == ("TLSv13", 40990)
     by_name = {each["query"]: each for each in _lines("zeek-dns", cases.rich())}
     assert by_name["gone.example"]["rcode_name"] == "NXDOMAIN"
+
+
+def test_rows_belong_to_the_connection_that_was_going_on() -> None:
+    """Of several between the same two ends it is the one in whose time the row's first packet lies."""
+    case = cases.rich()
+    assert case.findings is not None
+    [web] = [each for each in case.findings.conversations if each.b_port == 443]
+    later = replace(web, a_port=40991, first_ns=web.last_ns + 10, last_ns=web.last_ns + 20)
+    row = {**case.findings.tls[0], "count": 1, "first_ns": later.first_ns + 1}
+    findings = replace(
+        case.findings, conversations=(*case.findings.conversations, later), tls=(row,)
+    )
+    case = replace(case, findings=findings)
+    [tls] = _lines("zeek-ssl", case)
+    assert tls["id.orig_p"] == 40991
+    assert tls["uid"] in {
+        each["uid"] for each in _lines("zeek-conn", case) if each["id.orig_p"] == 40991
+    }
+    [ecs] = [each for each in _lines("ecs", case) if each["event"]["dataset"] == "tripshark.tls"]
+    assert ecs["source"]["port"] == 40991
+    [both] = [each for each in _lines("ocsf", case) if each.get("tls")]
+    assert both["src_endpoint"]["port"] == 40991
 
 
 def test_a_ledger_alone_is_exported_too() -> None:

@@ -6,6 +6,7 @@ of known types and bounds, once, and text that is shown becomes printable.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -278,14 +279,20 @@ class Case:
         return tuple(dict.fromkeys(named))
 
     @cached_property
-    def flows(self) -> Mapping[tuple[str, str, int], Conversation]:
-        """(client, server, server's port) → their conversation, where they had but one: rows know no more of theirs."""
-        found: dict[tuple[str, str, int], Conversation | None] = {}
+    def _flows(self) -> Mapping[tuple[str, str, int], Sequence[Conversation]]:
+        """(client, server, server's port) → their conversations."""
+        found: dict[tuple[str, str, int], list[Conversation]] = {}
         for each in self.conversations:
             client, server = ends(each)
-            key = (client[0], server[0], server[1])
-            found[key] = None if key in found else each
-        return {key: each for key, each in found.items() if each is not None}
+            found.setdefault((client[0], server[0], server[1]), []).append(each)
+        return found
+
+    def flow(self, client: str, server: str, port: int, at_ns: int) -> Conversation | None:
+        """The one conversation of theirs, or the one that was going on then: rows know no more of theirs."""
+        among = self._flows.get((client, server, port), ())
+        if len(among) > 1:
+            among = [each for each in among if each.first_ns <= at_ns <= each.last_ns]
+        return among[0] if len(among) == 1 else None
 
     @property
     def conversations(self) -> Sequence[Conversation]:
@@ -361,6 +368,13 @@ def host_of(said: str) -> str:
     """A Host header's name or address, without its port."""
     name, colon, port = said.rpartition(":")
     return name if colon and port.isdigit() and "]" not in port else said
+
+
+def url_of(host: str, target: str) -> str:
+    """The URL of a request; what is asked of a proxy is one already, and `*` and CONNECT have no path."""
+    if re.match(r"https?://", target, re.IGNORECASE):
+        return target
+    return f"http://{host}{target if target.startswith('/') else ''}" if host else ""
 
 
 def group(value: Json) -> Mapping[str, Json]:

@@ -26,6 +26,7 @@ from tripshark.report.case import (
     port_of,
     sequence,
     text,
+    url_of,
 )
 
 VERSION: Final = "9.4.0"
@@ -311,14 +312,16 @@ def _said(case: Case, row: Row, dataset: str, proto: str, at_ns: int, protocol: 
         ["network"],
         ["protocol"],
     )
-    flow = case.flows.get((client, server, port))
+    flow = case.flow(client, server, port, number(row.get("first_ns")))
+    one = flow is not None and not _many(row)
+    client_port = flow_of(flow).client_port if flow is not None and one else 0
     return _merged(
         made,
-        _network(case, (client, 0), (server, port), flow.proto if flow else proto),
+        _network(case, (client, client_port), (server, port), flow.proto if flow else proto),
         {
             "network": {
                 "protocol": protocol,
-                "community_id": flow.community_id if flow and not _many(row) else "",
+                "community_id": flow.community_id if flow is not None and one else "",
             },
             "tripshark": {
                 "frame": number(row.get("frame")),
@@ -407,7 +410,7 @@ def _http(case: Case, row: Row) -> Document:
                 "domain": name,
                 "path": path,
                 "port": number(row.get("port")) or None,
-                "original": f"http://{host}{path}",
+                "original": url_of(host, path),
             },
             "user_agent": {"original": text(row.get("user_agent"))},
             "related": {"hosts": [name]},

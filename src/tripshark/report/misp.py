@@ -25,6 +25,7 @@ from tripshark.report.case import (
     number,
     sequence,
     text,
+    url_of,
 )
 
 _THREAT: Final = {  # MISP's threat levels: 1 is high
@@ -319,7 +320,7 @@ def _request(event: _Event, row: Mapping[str, Json], accused: frozenset[str]) ->
             ("method", "http-method", text(row.get("method"))),
             ("host", "hostname", host_of(host)),
             ("uri", "uri", path),
-            ("url", "url", f"http://{host}{path}" if host else ""),
+            ("url", "url", url_of(host, path)),
             ("user-agent", "user-agent", text(row.get("user_agent"))),
             ("ip-src", "ip-src", client if is_address(client) else ""),
             ("ip-dst", "ip-dst", server if is_address(server) else ""),

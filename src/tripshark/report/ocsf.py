@@ -27,6 +27,7 @@ from tripshark.report.case import (
     port_of,
     sequence,
     text,
+    url_of,
 )
 
 VERSION: Final = "1.4.0"
@@ -335,10 +336,11 @@ def _row(
 ) -> Event:
     client, server = text(row.get("client")), text(row.get("server"))
     port = number(row.get("port")) or (53 if of_class == 4003 else 0)
-    flow = Flow(client, 0, server, port, 0, 0, 0, 0)
-    known = case.flows.get((client, server, port))
+    known = case.flow(client, server, port, number(row.get("first_ns")))
     at = at_ns or number(row.get("first_ns")) or case.t0_ns
     count = number(row.get("count") or row.get("asked"))
+    client_port = flow_of(known).client_port if known is not None and count <= 1 else 0
+    flow = Flow(client, client_port, server, port, 0, 0, 0, 0)
     return {
         **_base(case, of_class, activity, at),
         **_between(case, flow, known.proto if known else proto),
@@ -412,7 +414,7 @@ def _http(case: Case, row: Row) -> Event:
     activity = (_METHODS.get(method, 99), method.capitalize() if method in _METHODS else "Other")
     made = _row(case, 4002, activity, row, "tcp", 0)
     host, path = text(row.get("host")), text(row.get("uri")) or "/"
-    url = f"http://{host}{path}"
+    url = url_of(host, path)
     status = number(row.get("status"))
     observed = sequence(made["observables"])
     return {
@@ -433,7 +435,11 @@ def _http(case: Case, row: Row) -> Event:
         "http_response": {"code": status} if status else None,
         "observables": [
             *observed,
-            _observable("http_request.url.url_string", _URL, "URL String", url),
+            *(
+                [_observable("http_request.url.url_string", _URL, "URL String", url)]
+                if url
+                else []
+            ),
         ],
     }
 

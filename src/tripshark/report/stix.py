@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Final
+from urllib.parse import quote
 from uuid import UUID, uuid5
 
 from tripshark.model.alert import Json
@@ -28,15 +29,17 @@ from tripshark.report.case import (
     number,
     sequence,
     text,
+    url_of,
 )
 
 _OBSERVABLES: Final = UUID("00abedb4-aa42-466c-9c01-fed23315a9b7")  # the standard's namespace
+_OF_URLS: Final = "/%:@!$&'()*+,;=-._~"
 _HEX: Final = re.compile(r"[0-9a-f]{32}|[0-9a-f]{64}", re.ASCII)
 _PROTOCOLS: Final = {  # what is spoken, as the standard's examples call it
     "dns": "dns",
     "http": "http",
     "icmp": "icmp",
-    "icmpv6": "icmp6",
+    "icmpv6": "icmp",  # `ipv6` stands before it
     "quic": "quic",
     "ssh": "ssh",
 }
@@ -210,7 +213,7 @@ class _Bundle:
         """From the network layer up."""
         under = "ipv6" if ":" in address else "ipv4"
         transport = each.proto.split(" ")[0].lower()
-        transport = {"icmp": "icmp", "icmpv6": "icmp6"}.get(transport, transport)
+        transport = _PROTOCOLS.get(transport, transport)
         app = each.app.lower().split("/")[0]
         spoken = "tls" if app.startswith(("tls", "ssl")) else _PROTOCOLS.get(app, "")
         return [*dict.fromkeys(filter(None, (under, transport, spoken)))]
@@ -262,7 +265,7 @@ class _Bundle:
             host, path = text(row.get("host")), text(row.get("uri"))
             if not host or not (_is_domain(host_of(host)) or is_address(host_of(host))):
                 continue
-            refs: list[Json] = [self._add("url", {"value": f"http://{host}{path}"}, {})]
+            refs: list[Json] = [self._add("url", {"value": _url(url_of(host, path))}, {})]
             if _is_domain(host_of(host)):
                 refs.append(self._domain(host_of(host)))
             at = number(row.get("first_ns"))
@@ -409,6 +412,12 @@ class _Bundle:
 def _uuid(text: str) -> UUID:
     """The same text, the same UUID, in the form of version 4."""
     return UUID(bytes=hashlib.sha256(f"tripshark {text}".encode()).digest()[:16], version=4)
+
+
+def _url(said: str) -> str:
+    """As a URL may be written; the query, which findings do not keep, is left out."""
+    there = re.sub("%(?![0-9A-Fa-f]{2})", "%25", said.partition("?")[0])
+    return quote(there, safe=_OF_URLS)
 
 
 def _is_domain(name: str) -> bool:

@@ -170,7 +170,7 @@ def _row(case: Case, row: Row, port: int, at_ns: int) -> Line | None:
     client, server = text(row.get("client")), text(row.get("server"))
     if not (is_address(client) and is_address(server)):
         return None
-    known = case.flows.get((client, server, port))
+    known = case.flow(client, server, port, number(row.get("first_ns")))
     one = number(row.get("count") or row.get("asked")) <= 1
     flow = flow_of(known) if known is not None else None
     at = at_ns or number(row.get("first_ns")) or case.seen[0] or case.t0_ns
@@ -190,7 +190,7 @@ def _dns(case: Case) -> Iterator[Line]:
         if made is None:
             continue
         client, server = text(row.get("client")), text(row.get("server"))
-        known = case.flows.get((client, server, 53))
+        known = case.flow(client, server, 53, number(row.get("first_ns")))
         kind = text(row.get("type"))
         code = _RCODES.get(text(row.get("rcode")).lower())
         yield {
