@@ -24,8 +24,6 @@ from tripshark.settings import Settings, load
 out = Console(highlight=False, soft_wrap=True, emoji=False)
 err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
-# control, format, half, private and unassigned characters; ends of lines and paragraphs
-
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -43,6 +41,14 @@ Data = Annotated[
         show_default=False,
         readable=False,
     ),
+]
+TokenFile = Annotated[
+    Path | None,
+    typer.Option("--token-file", help="A file with the token for it.", show_default=False),
+]
+CaFile = Annotated[
+    Path | None,
+    typer.Option("--ca-file", help="The authority of its certificate.", show_default=False),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Incident = Annotated[str, typer.Argument(help="Incident id, or the beginning of one; `last`.")]

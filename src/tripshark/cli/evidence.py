@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from tripshark.cli.capture_file import capture_of
 from tripshark.cli.common import (
     AsJson,
     Config,
@@ -24,14 +25,14 @@ from tripshark.cli.common import (
     printable,
     settings_of,
 )
-from tripshark.errors import BadInput, NotFound, Permanent, Transient, TripsharkError
+from tripshark.errors import BadInput, NotFound, Permanent, TripsharkError
 from tripshark.formats import pcap, pcapng
 from tripshark.formats.copying import read_key_log
 from tripshark.formats.handing_on import with_notes
-from tripshark.model.incident import Incident, State
+from tripshark.model.incident import Incident
 from tripshark.model.note import Note
 from tripshark.programs.accounts import current
-from tripshark.programs.reading import capture_file, reading
+from tripshark.programs.reading import reading
 from tripshark.programs.reporting import Reports, told
 from tripshark.settings import Settings
 from tripshark.store.notes import SqlNotes
@@ -155,15 +156,7 @@ async def _export(
 ) -> tuple[Incident, dict[str, bytes]]:
     """The incident, and what was made of it by the end of its file's name."""
     async with reading(settings) as store:
-        found = await store.find(id)
-        if found.state is State.REMOVED:
-            raise NotFound(
-                f"the evidence of {found.id} was removed: {found.problem}", hint="its record stays"
-            )
-        if found.state in (State.OPEN, State.SEALING):
-            raise Transient(
-                f"{found.id} is still {found.state}", hint="export it when it is sealed", after=5.0
-            )
+        found = await store.sealed(id)
         folder = Path(store.vault.folder(found.id))
         notes = await SqlNotes(store.catalogue).of(found.id) if with_notes_ else ()
         if notes and format == "pcapng":
@@ -200,18 +193,10 @@ def _made(
         return {
             made.suffix: made.content for made in (reports.write(each, [its]) for each in forms)
         }
-    path = _packets(folder, file)
+    path = capture_of(folder, file)
     if format == "pcap":
         return {"pcap": _classic(path)}
     return {"pcapng": with_notes(path.read_bytes(), path.name, notes, keys)}
-
-
-def _packets(folder: Path, name: str) -> Path:
-    """The file that was asked for; the one of Ethernet, or the only one, where none was."""
-    chosen, others = capture_file(folder, name)
-    if others and not name:
-        err.print(f"[yellow]there is more: --file {printable(', '.join(others))}[/]")
-    return chosen
 
 
 def _classic(path: Path) -> bytes:

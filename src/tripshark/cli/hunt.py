@@ -12,8 +12,10 @@ import typer
 from tripshark.cli import table
 from tripshark.cli.common import (
     AsJson,
+    CaFile,
     Config,
     Data,
+    TokenFile,
     command,
     duration_ns,
     emit,
@@ -67,14 +69,8 @@ def hunt(
         str,
         typer.Option("--url", help="Ask another Tripshark, such as a hub.", show_default=False),
     ] = "",
-    token_file: Annotated[
-        Path | None,
-        typer.Option("--token-file", help="File with the token for it.", show_default=False),
-    ] = None,
-    ca_file: Annotated[
-        Path | None,
-        typer.Option("--ca-file", help="The authority of its certificate.", show_default=False),
-    ] = None,
+    token_file: TokenFile = None,
+    ca_file: CaFile = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", help="Name every entry that is not looked for.")
     ] = False,

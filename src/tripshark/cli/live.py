@@ -8,14 +8,15 @@ import select
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tripshark.cli.common import (
+    CaFile,
     Config,
     Data,
+    TokenFile,
     command,
     duration_ns,
     err,
@@ -69,14 +70,8 @@ def live(
             show_default=False,
         ),
     ] = "",
-    token_file: Annotated[
-        Path | None,
-        typer.Option("--token-file", help="A file with the token for it.", show_default=False),
-    ] = None,
-    ca_file: Annotated[
-        Path | None,
-        typer.Option("--ca-file", help="The authority of its certificate.", show_default=False),
-    ] = None,
+    token_file: TokenFile = None,
+    ca_file: CaFile = None,
     config: Config = None,
     data: Data = None,
 ) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tripshark.cli.common import Config, Data, command, settings_of
+from tripshark.cli.common import CaFile, Config, Data, TokenFile, command, settings_of
 from tripshark.programs.service import Service as Here
 from tripshark.wireshark.asking import Service
 
@@ -17,14 +16,8 @@ def mcp(
     url: Annotated[
         str, typer.Option("--url", help="Ask this Tripshark, such as a hub.", show_default=False)
     ] = "",
-    token_file: Annotated[
-        Path | None,
-        typer.Option("--token-file", help="File with the token for it.", show_default=False),
-    ] = None,
-    ca_file: Annotated[
-        Path | None,
-        typer.Option("--ca-file", help="The authority of its certificate.", show_default=False),
-    ] = None,
+    token_file: TokenFile = None,
+    ca_file: CaFile = None,
     config: Config = None,
     data: Data = None,
 ) -> None:

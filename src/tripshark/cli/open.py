@@ -16,12 +16,22 @@ from urllib.parse import quote
 
 import typer
 
-from tripshark.cli.common import Config, Data, Incident, command, err, printable, settings_of
+from tripshark.cli.capture_file import capture_of
+from tripshark.cli.common import (
+    CaFile,
+    Config,
+    Data,
+    Incident,
+    TokenFile,
+    command,
+    err,
+    printable,
+    settings_of,
+)
 from tripshark.cli.wireshark import places
-from tripshark.errors import BadInput, Denied, NotFound, Permanent, Transient, TripsharkError
+from tripshark.errors import BadInput, Denied, NotFound, Permanent, TripsharkError
 from tripshark.formats.copying import annotated
 from tripshark.formats.wireshark_profile import NAME, files
-from tripshark.model.incident import State
 from tripshark.programs.accounts import current
 from tripshark.programs.reading import reading
 from tripshark.settings import Settings
@@ -45,14 +55,8 @@ def open(
             show_default=False,
         ),
     ] = "",
-    token_file: Annotated[
-        Path | None,
-        typer.Option("--token-file", help="A file with the token for it.", show_default=False),
-    ] = None,
-    ca_file: Annotated[
-        Path | None,
-        typer.Option("--ca-file", help="The authority of its certificate.", show_default=False),
-    ] = None,
+    token_file: TokenFile = None,
+    ca_file: CaFile = None,
     file: Annotated[
         str,
         typer.Option(
@@ -148,43 +152,18 @@ def _noted(path: Path, notes: Notes, scratch: Path) -> Path:
 
 async def _sealed(settings: Settings, id: str, name: str) -> tuple[Path, Notes]:
     async with reading(settings) as store:
-        found = await store.find(id)
-        if found.state is State.REMOVED:
-            raise NotFound(
-                f"the evidence of {found.id} was removed: {found.problem}", hint="its record stays"
-            )
-        if found.state in (State.OPEN, State.SEALING):
-            raise Transient(
-                f"{found.id} is still {found.state}",
-                hint=f"tripshark live --incident {found.id} | wireshark -k -i -",
-                after=5.0,
-            )
-        folder = Path(store.vault.folder(found.id))
-        chosen = _chosen(name, folder)
+        found = await store.sealed(id)
+        path = capture_of(Path(store.vault.folder(found.id)), name)
         notes = _by_frame(
             (each.frame, each.text, each.by)
             for each in await SqlNotes(store.catalogue).of(found.id)
-            if each.file == chosen
+            if each.file == path.name
         )
         try:
-            store.vault.custody(found.id, "viewed", current().name, {"file": chosen})
+            store.vault.custody(found.id, "viewed", current().name, {"file": path.name})
         except TripsharkError as problem:
             err.print(f"[yellow]custody.jsonl could not be written: {printable(problem)}[/]")
-        return folder / chosen, notes
-
-
-def _chosen(name: str, folder: Path) -> str:
-    there = sorted(each.name for each in folder.glob("evidence*.pcapng"))
-    where = str(folder)
-    if name and name not in there:
-        raise NotFound(f"there is no {name!r}", where=where, hint=f"one of {', '.join(there)}")
-    if not there:
-        raise NotFound("there are no packets", where=where)
-    chosen = name or (EVIDENCE if EVIDENCE in there else there[0])
-    others = [each for each in there if each != chosen]
-    if others and not name:
-        err.print(f"[yellow]there is more: --file {printable(', '.join(others))}[/]")
-    return chosen
+        return path, notes
 
 
 def _fetched(service: Service, id: str, name: str, scratch: Path) -> tuple[Path, Notes]:

@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import secrets
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from tripshark.cli.capture_file import capture_of
 from tripshark.cli.common import (
     AsJson,
     Config,
     Data,
     command,
     emit,
-    err,
     out,
     printable,
     settings_of,
 )
 from tripshark.errors import BadInput, Permanent
-from tripshark.formats.handing_on import to_share
+from tripshark.formats.handing_on import to_share, told
 from tripshark.formats.sharing.derived import Payloads, Shared, Wish
 from tripshark.formats.sharing.pseudonyms import KEY_BYTES
-from tripshark.model.alert import Json
 from tripshark.programs.accounts import current
-from tripshark.programs.reading import capture_file, reading
+from tripshark.programs.reading import reading
 from tripshark.settings import Settings
 
 
@@ -45,13 +43,13 @@ def share(
         ),
     ] = "cut",
     keep_addresses: Annotated[
-        bool,
+        bool | None,
         typer.Option(
             "--keep-addresses/--pseudonyms",
             help="Addresses as they are, or pseudonyms that keep prefixes (cut payloads only).",
             show_default="pseudonyms where payloads are cut",
         ),
-    ] = False,
+    ] = None,
     key_file: Annotated[
         Path | None,
         typer.Option(
@@ -84,7 +82,7 @@ def share(
             f"cannot write: {problem.strerror}", where=str(path), hint="name another file with -o"
         ) from problem
     if as_json:
-        emit({"incident": id, "from": name, "file": str(path), **_numbers(wish, made)})
+        emit({"incident": id, "from": name, "file": str(path), **told(wish, made)})
     else:
         out.print(
             f"{printable(path)}: {made.packets} packets, {made.cut} cut, {made.blanked} blanked, "
@@ -92,14 +90,16 @@ def share(
         )
 
 
-def _wish(payloads: str, *, keep_addresses: bool, key_file: Path | None) -> Wish:
+def _wish(payloads: str, *, keep_addresses: bool | None, key_file: Path | None) -> Wish:
     try:
         how = Payloads(payloads)
     except ValueError as problem:
         raise BadInput(
             f"unknown {payloads!r}", where="--payloads", hint="cut, blanked or full"
         ) from problem
-    if keep_addresses or how is not Payloads.CUT:
+    if keep_addresses is None:
+        keep_addresses = how is not Payloads.CUT
+    if keep_addresses:
         if key_file is not None:
             raise BadInput("a key is for pseudonyms, and there are none", where="--key-file")
         return Wish(payloads=how)
@@ -121,10 +121,8 @@ def _wish(payloads: str, *, keep_addresses: bool, key_file: Path | None) -> Wish
 
 async def _share(settings: Settings, id: str, file: str, wish: Wish) -> tuple[str, str, Shared]:
     async with reading(settings) as store:
-        found = await store.find(id)
-        path, others = capture_file(Path(store.vault.folder(found.id)), file)
-        if others and not file:
-            err.print(f"[yellow]there is more: --file {printable(', '.join(others))}[/]")
+        found = await store.sealed(id)
+        path = capture_of(Path(store.vault.folder(found.id)), file)
         try:
             content = path.read_bytes()
         except OSError as problem:
@@ -135,18 +133,6 @@ async def _share(settings: Settings, id: str, file: str, wish: Wish) -> tuple[st
             ) from problem
         made = to_share(content, path.name, wish)
         store.vault.custody(
-            found.id, "shared", current().name, {"file": path.name, **_numbers(wish, made)}
+            found.id, "shared", current().name, {"file": path.name, **told(wish, made)}
         )
         return found.id, path.name, made
-
-
-def _numbers(wish: Wish, made: Shared) -> dict[str, Json]:
-    return {
-        "payloads": wish.payloads.value,
-        "pseudonyms": wish.pseudonyms is not None,
-        "sha256": hashlib.sha256(made.content).hexdigest(),
-        "packets": made.packets,
-        "cut": made.cut,
-        "blanked": made.blanked,
-        "addresses": made.addresses,
-    }

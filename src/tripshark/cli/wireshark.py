@@ -13,8 +13,10 @@ import typer
 
 from tripshark.cli.common import (
     AsJson,
+    CaFile,
     Config,
     Data,
+    TokenFile,
     command,
     emit,
     err,
@@ -51,14 +53,8 @@ def install(
             show_default=False,
         ),
     ] = "",
-    token_file: Annotated[
-        Path | None,
-        typer.Option("--token-file", help="A file with the token for it.", show_default=False),
-    ] = None,
-    ca_file: Annotated[
-        Path | None,
-        typer.Option("--ca-file", help="The authority of its certificate.", show_default=False),
-    ] = None,
+    token_file: TokenFile = None,
+    ca_file: CaFile = None,
     profile_only: Annotated[
         bool, typer.Option("--profile-only", help="Not the program for live capture.")
     ] = False,

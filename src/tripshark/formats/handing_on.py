@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from tripshark.errors import TooLarge
 from tripshark.formats import copying
 from tripshark.formats.sharing.derived import Shared, Wish, shared
+from tripshark.model.alert import Json
 from tripshark.model.note import Note
 
 MOST_BYTES = 512 << 20  # of a file that is derived in memory
@@ -40,3 +41,16 @@ def to_share(content: bytes, name: str, wish: Wish) -> Shared:
         )
     digest = hashlib.sha256(content).hexdigest()
     return shared(content, wish, origin=name, sha256=digest)
+
+
+def told(wish: Wish, made: Shared) -> dict[str, Json]:
+    """What custody and whoever asked are told of a derived file: what was wished, its SHA-256, and the counts."""
+    return {
+        "payloads": wish.payloads.value,
+        "pseudonyms": wish.pseudonyms is not None,
+        "sha256": hashlib.sha256(made.content).hexdigest(),
+        "packets": made.packets,
+        "cut": made.cut,
+        "blanked": made.blanked,
+        "addresses": made.addresses,
+    }

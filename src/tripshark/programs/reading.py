@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tripshark.errors import Denied, NotFound
-from tripshark.model.incident import Incident
+from tripshark.errors import Denied, NotFound, Transient
+from tripshark.model.incident import Incident, State
 from tripshark.ports import Query
 from tripshark.programs.clock import SystemClock
 from tripshark.settings import Settings
@@ -33,6 +33,21 @@ class Reading:
             near = ", ".join(each.id for each in found[:5])
             raise NotFound(f"{id!r} begins several incidents", hint=f"one of {near} …")
         raise NotFound(f"there is no incident {id!r}", hint="`tripshark incidents` lists them")
+
+    async def sealed(self, id: str) -> Incident:
+        """The same, whose evidence can be read. Raises `Transient` before it is sealed, `NotFound` after its removal."""
+        found = await self.find(id)
+        if found.state is State.REMOVED:
+            raise NotFound(
+                f"the evidence of {found.id} was removed: {found.problem}", hint="its record stays"
+            )
+        if found.state in (State.OPEN, State.SEALING):
+            raise Transient(
+                f"{found.id} is still {found.state}",
+                hint=f"until it is sealed: tripshark live --incident {found.id} | wireshark -k -i -",
+                after=5.0,
+            )
+        return found
 
 
 @asynccontextmanager
@@ -65,7 +80,11 @@ def capture_file(folder: Path, name: str) -> tuple[Path, tuple[str, ...]]:
     """The capture asked for, or the one of Ethernet, or the only one; and the others' names. Raises `NotFound`."""
     there = [each.name for each in sorted(folder.glob("evidence*.pcapng"))]
     if not there:
-        raise NotFound("there are no packets", where=str(folder), hint="--format timeline or zip")
+        raise NotFound(
+            "there are no packets",
+            where=str(folder),
+            hint="tripshark export --format zip takes what there is",
+        )
     if name and name not in there:
         raise NotFound(
             f"there is no {name!r}", where=str(folder), hint=f"one of {', '.join(there)}"

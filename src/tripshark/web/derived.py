@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import secrets
 from typing import Final
@@ -12,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tripshark.errors import BadInput, TooLarge
-from tripshark.formats.handing_on import MOST_BYTES, to_share, with_notes
+from tripshark.formats.handing_on import MOST_BYTES, to_share, told, with_notes
 from tripshark.formats.sharing.derived import Payloads, Wish
 from tripshark.formats.sharing.pseudonyms import KEY_BYTES
 from tripshark.model.alert import Json
@@ -36,8 +35,8 @@ async def annotated(request: Request, parts: Parts) -> Response:
     notes = await parts.notes.of(file.incident.id) if parts.notes is not None else ()
     content = await _content(file)
     made = await asyncio.to_thread(with_notes, content, file.label, notes)
-    told: dict[str, Json] = {"file": file.label, "format": "pcapng with notes"}
-    return await _sent(parts, file, "exported", told, made, "annotated")
+    its: dict[str, Json] = {"file": file.label, "format": "pcapng with notes"}
+    return await _sent(parts, file, "exported", its, made, "annotated")
 
 
 async def shared(request: Request, parts: Parts) -> Response:
@@ -47,17 +46,8 @@ async def shared(request: Request, parts: Parts) -> Response:
     await file.caller.require("create", EXPORTS, file.incident.held)
     content = await _content(file)
     made = await asyncio.to_thread(to_share, content, file.label, wish)
-    told: dict[str, Json] = {
-        "file": file.label,
-        "payloads": wish.payloads.value,
-        "pseudonyms": wish.pseudonyms is not None,
-        "sha256": hashlib.sha256(made.content).hexdigest(),
-        "packets": made.packets,
-        "cut": made.cut,
-        "blanked": made.blanked,
-        "addresses": made.addresses,
-    }
-    return await _sent(parts, file, "shared", told, made.content, "shared")
+    its: dict[str, Json] = {"file": file.label, **told(wish, made)}
+    return await _sent(parts, file, "shared", its, made.content, "shared")
 
 
 def _wish(request: Request) -> Wish:
@@ -95,13 +85,13 @@ async def _sent(
     parts: Parts,
     file: CaptureFile,
     deed: str,
-    told: dict[str, Json],
+    its: dict[str, Json],
     content: bytes,
     kind: str,
 ) -> Response:
     """Custody knows who took it before the first byte leaves."""
     if parts.deed is not None:
-        await asyncio.to_thread(parts.deed, file.incident.id, deed, file.caller.name, told)
+        await asyncio.to_thread(parts.deed, file.incident.id, deed, file.caller.name, its)
     label = file.label.removesuffix(".pcapng").replace("/", "-")
     name = f"{file.incident.id}-{label}-{kind}.pcapng"
     headers = {
