@@ -49,7 +49,7 @@ def _findings(manifest_sha256: str) -> Findings:
             claim(1, checked=True, first_ns=5, last_ns=6, techniques=("T1071",)), claim(2, checked=False),
             claim(3, checked=True, severity=Severity.LOW, kind="scan"),
         ),
-        tls=({"name": HOSTILE, "frame": 4, "filter": "tls", "server": "203.0.113.66"}, {"name": "b", "frame": 5, "filter": "tls"}),
+        tls=({"name": HOSTILE, "frame": 4, "filter": f'tls.handshake.extensions_server_name == "{HOSTILE}"', "server": "203.0.113.66"}, {"name": "b", "frame": 5, "filter": "tls"}),
     )  # fmt: skip
 
 
@@ -119,7 +119,11 @@ async def test_answers_cite_checked_findings_and_mark_foreign_words(world: World
 
         rows = await _told(client, "rows", id=id, table="tls", contains="203.0.113")
         (row,) = rows["rows"]
-        assert (row["frame"], row["filter"], rows["of"]) == (4, "tls", 1)
+        assert (row["frame"], "filter" in row, rows["of"]) == (4, False, 1)  # it quotes the packet
+        assert row["untrusted"]["filter"].startswith("tls.handshake.extensions_server_name == ")
+        assert row["untrusted"]["filter"].isprintable()
+        (other,) = (await _told(client, "rows", id=id, table="tls", contains="b"))["rows"][1:]
+        assert other["filter"] == "tls"
         (hit, *_) = (await _told(client, "search", q="*.evil.example"))["hits"]
         assert (hit["incident"], hit["frame"], hit["untrusted"]["value"]) == (
             id,

@@ -214,8 +214,10 @@ class Tools:
         told = await self._json("/v1/search", q=q, kind=kind, since=since, limit=str(limit))
         hits: list[Json] = [
             {
-                **{name: say.plain(each.get(name)) for name in ("incident", "file", "kind", "frame", "filter", "t0")},
-                "untrusted": {name: say.plain(each.get(name)) for name in ("value", "target")},
+                **{name: say.plain(each.get(name)) for name in ("incident", "file", "kind", "frame", "t0")},
+                **say.cited(
+                    each.get("filter"), {name: say.plain(each.get(name)) for name in ("value", "target")}
+                ),
             }
             for each in _dicts(told.get("hits"))
         ]  # fmt: skip
