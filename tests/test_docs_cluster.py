@@ -23,6 +23,9 @@ from tripshark.formats.capture_schema import GROUP, PLURALS
 from tripshark.model.fleet import Phase
 from tripshark.model.recording import ANNOTATION, WEIGHT_ANNOTATION, Mode
 from tripshark.web.access import CAPTURES, EVIDENCE, INCIDENTS
+from tripshark.web.derived import EXPORTS
+from tripshark.web.notes import NOTES
+from tripshark.web.search import HUNTS
 
 Json = dict[str, Any]
 
@@ -144,7 +147,8 @@ def test_every_example_of_a_resource_means_something(block: Block) -> None:
             assert found.problem is None, found.problem
         for rule in each.get("rules", ()):
             if GROUP in rule["apiGroups"]:
-                assert set(rule["resources"]) <= {INCIDENTS, EVIDENCE, CAPTURES, *PLURALS.values()}
+                rights = {INCIDENTS, EVIDENCE, CAPTURES, EXPORTS, HUNTS, NOTES}
+                assert set(rule["resources"]) <= rights | {*PLURALS.values()}
         annotations = each["metadata"].get("annotations", {})
         assert annotations.get(ANNOTATION, "full") in [*Mode]
         assert annotations.get(WEIGHT_ANNOTATION, "1").isdigit()

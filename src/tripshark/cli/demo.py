@@ -60,3 +60,6 @@ def demo(
     if keep:
         out.print(f"         tripshark show last --data {printable(outcome.data)}")
         out.print(f"         tripshark open last --data {printable(outcome.data)}")
+        out.print(
+            f"         tripshark run --data {printable(outcome.data)}   and then http://127.0.0.1:2803/"
+        )
