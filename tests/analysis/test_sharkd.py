@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tripshark.analysis import sharkd
+from tripshark.analysis import answers, sharkd
 from tripshark.errors import BadInput, NotFound, Permanent, Transient
 
 _KEYS = "c num bg fg l h f n g s tree ds fol bytes comment field t intervals frames".split()  # noqa: SIM905
@@ -113,12 +113,12 @@ def test_an_answer_to_something_else_is_not_believed() -> None:
     """Out of step, or no answer at all: the session is given up instead of shown."""
     for raw in (b"", b"null", b"[]", b'{"id":2,"result":1}', b'{"result":1}', b"{" * 5000):
         with pytest.raises(Transient):
-            sharkd.read_answer(raw, 1)
-    assert sharkd.read_answer(b'{"id":1,"result":7}', 1) == 7
-    assert sharkd.read_answer(b'{"id":1}', 1) is None
-    assert sharkd.read_answer(b'{"id":1,"result":"\xff\xfe"}', 1) == "\ufffd\ufffd"
-    with pytest.raises(sharkd.Refused, match="no good"):
-        sharkd.read_answer(
+            answers.read_answer(raw, 1)
+    assert answers.read_answer(b'{"id":1,"result":7}', 1) == 7
+    assert answers.read_answer(b'{"id":1}', 1) is None
+    assert answers.read_answer(b'{"id":1,"result":"\xff\xfe"}', 1) == "\ufffd\ufffd"
+    with pytest.raises(answers.Refused, match="no good"):
+        answers.read_answer(
             b'{"id":1,"error":{"code":-5001,"message":"Filter invalid - no good"}}', 1
         )
 
@@ -126,15 +126,15 @@ def test_an_answer_to_something_else_is_not_believed() -> None:
 @given(_JSON, _JSON)
 def test_no_answer_breaks_what_reads_it(answer: object, further: object) -> None:
     """Any JSON becomes rows, trees and numbers within bounds, all of which can be sent on."""
-    page = list(sharkd.rows(answer, further, first_ns=1, limit=10))
-    packets, sizes = sharkd.bins(answer, most=10)
+    page = list(answers.rows(answer, further, first_ns=1, limit=10))
+    packets, sizes = answers.bins(answer, most=10)
     assert len(page) <= 10
     assert len(packets) == len(sizes) <= 10
-    found: list[object] = [page, packets, sharkd.fields(answer), sharkd.counted(answer)]
-    found += [sharkd.tapped(name, answer) for name in ("conversations", "endpoints", "expert")]
+    found: list[object] = [page, packets, answers.fields(answer), answers.counted(answer)]
+    found += [answers.tapped(name, answer) for name in ("conversations", "endpoints", "expert")]
     for read in (
-        lambda: sharkd.packet(answer, 1),
-        lambda: sharkd.stream(answer, cut=False, most=100),
+        lambda: answers.packet(answer, 1),
+        lambda: answers.stream(answer, cut=False, most=100),
     ):
         with contextlib.suppress(NotFound, Permanent):
             found.append(read())
@@ -146,7 +146,7 @@ def test_no_answer_breaks_what_reads_it(answer: object, further: object) -> None
 def test_what_cannot_be_seen_is_spelled_out() -> None:
     """A terminal's escapes and marks that turn the writing round do not get into a row."""
     plain = [{"num": 1, "c": ["9", "", "\x1b[2J", "a\u202eb", "<script>", "1", "x" * 9000]}]
-    (row,) = sharkd.rows(plain, [], first_ns=0, limit=5)
+    (row,) = answers.rows(plain, [], first_ns=0, limit=5)
     assert row["columns"][:4] == ["1", "", "\\x1b[2J", "a\\u202eb"]
     assert len(row["columns"][6]) == 4096
     assert (row["background"], row["foreground"]) == ("ffffff", "12272e")
@@ -155,7 +155,7 @@ def test_what_cannot_be_seen_is_spelled_out() -> None:
 def test_colours_are_six_digits() -> None:
     """Nothing else gets into a style."""
     plain = [{"num": 1, "c": [], "bg": "red;}", "fg": "00FF00"}, {"num": 2, "bg": "0a0b0c"}]
-    first, second = sharkd.rows(plain, None, first_ns=0, limit=5)
+    first, second = answers.rows(plain, None, first_ns=0, limit=5)
     assert (first["background"], first["foreground"]) == ("ffffff", "12272e")
     assert second["background"] == "0a0b0c"
 
@@ -166,7 +166,7 @@ def test_a_tree_is_bounded() -> None:
     for _ in range(200):
         deep = {"l": "x", "n": [deep]}
     answer = {"tree": [deep, *({"l": str(i)} for i in range(30_000))], "bytes": "AAAA"}
-    found = sharkd.packet(answer, 5)
+    found = answers.packet(answer, 5)
     assert found["truncated"]
     assert len(found["tree"]) < 20_001
 
@@ -176,10 +176,10 @@ def test_a_stream_that_was_cut_says_so() -> None:
     whole = {"id": 4, "result": {"chost": "c", "shost": "s", "payloads": []}}
     whole["result"]["payloads"] = [{"n": i, "d": "QUJD"} for i in range(50)]  # type: ignore[index]
     raw = json.dumps(whole, separators=(",", ":")).encode()
-    answer = sharkd.read_answer(sharkd.mended(raw[:300]), 4)
-    found = sharkd.stream(answer, cut=True, most=1000)
+    answer = answers.read_answer(answers.mended(raw[:300]), 4)
+    found = answers.stream(answer, cut=True, most=1000)
     assert found["truncated"]
     assert 3 < len(found["chunks"]) < 50
-    few = sharkd.stream(sharkd.read_answer(raw, 4), cut=False, most=10)
+    few = answers.stream(answers.read_answer(raw, 4), cut=False, most=10)
     assert few["truncated"]
     assert len(few["chunks"]) == 3

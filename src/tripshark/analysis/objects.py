@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from tripshark.analysis import sharkd
+from tripshark.analysis import answers, sharkd
 from tripshark.analysis.sandbox import Policy
 from tripshark.analysis.session import find_sharkd
 from tripshark.analysis.warm import Warm
@@ -74,7 +74,7 @@ async def carried(
         await reader.ask("setconf", {"name": "http.decompress_body", "value": "FALSE"})
         await reader.ask("load", {"file": f"/proc/self/fd/{_FILE}"}, wall_s=_LOAD_S)
         return await reader.files()
-    except (TripsharkError, sharkd.Refused, ValueError, OSError) as problem:
+    except (TripsharkError, answers.Refused, ValueError, OSError) as problem:
         known = () if reader is None else tuple(reader.found)
         return known, (f"not all files could be looked at: {printable(str(problem), 200)}",)
     finally:
@@ -117,7 +117,7 @@ class _Reader:
         said = await self._child.ask(line, wall_s=wall_s, most=_MAX_LIST + 2 * MAX_FILE_BYTES)
         if said.cut:
             raise Permanent("sharkd's answer is too long", where="analyst")
-        answer: Json = sharkd.read_answer(said.raw, self._number)
+        answer: Json = answers.read_answer(said.raw, self._number)
         return answer
 
     async def files(self) -> tuple[tuple[CarriedFile, ...], tuple[str, ...]]:

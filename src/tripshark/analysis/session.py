@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from tripshark.analysis import sharkd
+from tripshark.analysis import answers, sharkd
+from tripshark.analysis.answers import Refused
 from tripshark.analysis.memory import Facts
 from tripshark.analysis.sandbox import Policy
 from tripshark.analysis.sharkd import (
@@ -20,7 +21,6 @@ from tripshark.analysis.sharkd import (
     Intervals,
     Packet,
     Page,
-    Refused,
     Request,
     Tap,
 )
@@ -114,11 +114,11 @@ class Session:
             sharkd.told(status, "status", {}),
         )
         said = await self._child.ask(b"\n".join(lines), wall_s=_LOAD_S, most=_MOST_ANSWER)
-        if sharkd.id_of(said.raw) != status:
+        if answers.id_of(said.raw) != status:
             self._read(said, load)
             said = await self._child.ask(b"", wall_s=_QUICK_S, most=_MOST_ANSWER)
         answer = self._read(said, status)
-        frames = sharkd.number(answer.get("frames")) if isinstance(answer, dict) else 0
+        frames = answers.number(answer.get("frames")) if isinstance(answer, dict) else 0
         if not frames:
             raise Permanent("sharkd finds no packet in this file", where="analyst")
         return frames
@@ -129,7 +129,7 @@ class Session:
         for skip in (0, frames - 1):
             one: dict[str, Json] = {"limit": 1, **({"skip": skip} if skip else {})}
             answer = await self._ask("frames", {**one, **sharkd.beside()}, wall_s=_QUICK_S)
-            ends.append(sharkd.time_of(answer))
+            ends.append(answers.time_of(answer))
         return replace(facts, first_ns=ends[0], last_ns=ends[1])
 
     def close(self) -> None:
@@ -151,7 +151,7 @@ class Session:
                     return await self._check(asked.filter)
                 case Complete():
                     found = await self._ask("complete", {"field": asked.prefix}, wall_s=_QUICK_S)
-                    return {"fields": sharkd.fields(found)}
+                    return {"fields": answers.fields(found)}
                 case Intervals():
                     return await self._intervals(asked)
                 case Follow():
@@ -171,7 +171,7 @@ class Session:
             page["filter"] = filter
         plain = await self._ask("frames", page)
         further = await self._ask("frames", {**page, **sharkd.beside()})
-        rows = sharkd.rows(plain, further, first_ns=self.facts.first_ns, limit=asked.limit)
+        rows = answers.rows(plain, further, first_ns=self.facts.first_ns, limit=asked.limit)
         return {
             "columns": list(sharkd.COLUMNS),
             "frames": list(rows),
@@ -188,14 +188,14 @@ class Session:
                 hint=f"there are {facts.before + 1} to {facts.before + facts.looked_at}",
             )
         answer = await self._ask("frame", {"frame": number, "proto": True, "bytes": True})
-        return sharkd.packet(answer, number)
+        return answers.packet(answer, number)
 
     async def _check(self, filter: str) -> dict[str, Json]:
         try:
             answer = await self._ask("check", {"filter": filter}, wall_s=_QUICK_S)
         except Refused as problem:
             return {"ok": False, "message": problem.said, "warning": ""}
-        warning = sharkd.words(answer.get("warn"), 500) if isinstance(answer, dict) else ""
+        warning = answers.words(answer.get("warn"), 500) if isinstance(answer, dict) else ""
         return {"ok": True, "message": "", "warning": warning or self._shaky(filter)}
 
     def _shaky(self, filter: str) -> str:
@@ -218,7 +218,7 @@ class Session:
         inside = self._inside(filter)
         if self._matched[0] != filter:
             longest: dict[str, Json] = {"interval": _LONGEST_MS, "filter": inside}
-            count = sharkd.counted(await self._ask("intervals", longest))
+            count = answers.counted(await self._ask("intervals", longest))
             self._matched = (filter, count)
         return inside, self._matched[1]
 
@@ -239,7 +239,7 @@ class Session:
             wanted["filter"], _ = await self._filtered(asked.filter)
         answer = await self._ask("intervals", wanted)
         most = min(sharkd.MAX_BINS, span_ms // step + 1)
-        packets, sizes = sharkd.bins(answer, most=most)
+        packets, sizes = answers.bins(answer, most=most)
         if facts.before and not asked.filter:  # the empty frames, whose times we know
             last = (facts.before_ns - facts.first_ns) // 1_000_000 // step
             for place, count in ((0, 1), (last, facts.before - 1)):
@@ -265,13 +265,13 @@ class Session:
         )
         said = await self._child.ask(line, wall_s=_ANSWER_S, most=_MOST_STREAM * 2)
         answer = self._read(
-            Line(sharkd.mended(said.raw)) if said.cut else said, number, cut=said.cut
+            Line(answers.mended(said.raw)) if said.cut else said, number, cut=said.cut
         )
-        return sharkd.stream(answer, cut=said.cut, most=_MOST_STREAM)
+        return answers.stream(answer, cut=said.cut, most=_MOST_STREAM)
 
     async def _tap(self, asked: Tap) -> dict[str, Json]:
         answer = await self._ask("tap", sharkd.taps(asked.name))
-        return sharkd.tapped(asked.name, answer)
+        return answers.tapped(asked.name, answer)
 
     def _next(self) -> int:
         self._number += 1
@@ -293,7 +293,7 @@ class Session:
                 hint="ask for less at once, or download the file",
             )
         try:
-            return sharkd.read_answer(said.raw, number)
+            return answers.read_answer(said.raw, number)
         except Transient:
             self._child.close()
             raise
