@@ -123,3 +123,14 @@ def test_objects_lists_of_events_and_answers_are_read() -> None:
     into = Loaded()
     read_misp({"Attribute": 3}, "x", into)
     assert into.indicators == []
+
+
+def test_what_is_named_again_is_one_indicator() -> None:
+    """With the highest severity and every technique; another list's entry stays another's."""
+    into = Loaded()
+    for name in ("a.json", "b.json"):
+        for level in ("3", "1", "2"):
+            event = _event(_attribute("ip-dst", "203.0.113.66"), threat_level_id=level)
+            read_list(json.dumps(event).encode(), name, into)
+    assert [each.severity for each in into.indicators] == [Severity.CRITICAL] * 2
+    assert [each.source.partition(":")[0] for each in into.indicators] == ["a.json", "b.json"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from tripshark.model.claim import Severity
@@ -51,6 +51,7 @@ class Loaded:
     indicators: list[Indicator] = field(default_factory=list)
     told: list[Told] = field(default_factory=list)
     counts: Counter[Why] = field(default_factory=Counter)
+    _places: dict[tuple[str, tuple[Pattern, ...]], int] = field(default_factory=dict)
 
     def tell(self, why: Why, where: str, what: str, message: str) -> None:
         """Count an entry, and name it while there is room."""
@@ -71,7 +72,10 @@ class Loaded:
         severity: Severity = Severity.HIGH,
         techniques: Sequence[str] = (),
     ) -> None:
-        """Take an indicator in, without the patterns that would match what everybody does."""
+        """Take an indicator in, without the patterns that would match what everybody does.
+
+        What a list names again is the indicator it named before, as severe as it is anywhere.
+        """
         good = []
         for pattern in patterns:
             whole = [term for terms in pattern.observations for term in terms]
@@ -83,9 +87,19 @@ class Loaded:
             good.append(pattern)
         if not good:
             return
+        key = (source.partition(":")[0], tuple(good))
+        if (place := self._places.get(key)) is not None:
+            known = self.indicators[place]
+            self.indicators[place] = replace(
+                known,
+                severity=max(known.severity, severity, key=lambda each: each.rank),
+                techniques=tuple(dict.fromkeys((*known.techniques, *techniques))),
+            )
+            return
         if len(self.indicators) >= MAX_INDICATORS:
             self.tell(Why.REFUSED, source, name, f"more than {MAX_INDICATORS} indicators")
             return
+        self._places[key] = len(self.indicators)
         self.indicators.append(
             Indicator(
                 name=printable(name),
