@@ -108,7 +108,7 @@ async def test_a_row_whose_filter_does_not_show_its_frame_refuses_as_well(
 async def test_the_analysis_refuses_its_own_wrong_claim(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A bug in a claim costs the report, never its truth."""
+    """A bug in a claim costs all claims and says so, never the truth; what tshark saw is still told."""
 
     def lying(*asked: object) -> tuple[Finding, ...]:
         (claim,) = conclude(*asked)  # type: ignore[arg-type]
@@ -116,8 +116,12 @@ async def test_the_analysis_refuses_its_own_wrong_claim(
 
     conclude = dissecting.conclude
     monkeypatch.setattr(dissecting, "conclude", lying)
-    with pytest.raises(Permanent, match="the report was refused: F1 cites frames"):
-        await analyse(path, question(flow(C2, 4444)))
+    told = await analyse(path, question(flow(C2, 4444)))
+    assert not told.findings
+    assert told.conversations
+    assert told.dns
+    (why,) = told.notes
+    assert why.startswith("the report was refused: F1 cites frames")
 
 
 async def test_tsharks_count_is_taken_where_it_is_larger(path: Path, true: Findings) -> None:

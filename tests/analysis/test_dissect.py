@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import struct
 import subprocess
 from collections import Counter
 from pathlib import Path
@@ -349,3 +350,68 @@ async def test_a_small_packet_cannot_unpack_without_end(tmp_path: Path) -> None:
     assert findings.packets == 6
     assert [row["host"] for row in findings.http] == ["h.example"]
     assert findings.files == ()
+
+
+async def test_bodies_in_packets_of_their_own_hide_nothing(tmp_path: Path) -> None:
+    """As HTTP libraries send them: every request, status and form is told as tshark tells it, unfinished ones too."""
+    capture = Capture()
+    capture.handshake(40_000, C2, 80)
+    sent, came = 1, 1
+
+    def say(text: bytes) -> None:
+        nonlocal sent
+        capture.tcp(POD, 40_000, C2, 80, PUSH, text, sent)
+        sent += len(text)
+
+    def answer(text: bytes) -> None:
+        nonlocal came
+        capture.tcp(C2, 80, POD, 40_000, PUSH, text, came)
+        came += len(text)
+
+    form = b"user=bob&password=hunter2"
+    for at in range(3):
+        kind = b"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n"
+        say(b"POST /login HTTP/1.1\r\nHost: api\r\n" + kind % len(form) + b"\r\n")
+        say(form)
+        answer(b"HTTP/1.1 %d Yes\r\nContent-Length: 2\r\n\r\n" % (201 + at))
+        answer(b"ok")
+        say(b"GET /%d HTTP/1.1\r\nHost: api\r\n\r\n" % at)
+        answer(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    say(b"PUT /loot HTTP/1.1\r\nHost: api\r\nContent-Length: 9000\r\n\r\n")
+    say(b"x" * 500)
+    path = capture.write(tmp_path)
+    findings = await analyse(path, question())
+    told = {(row["method"], row["uri"], row["status"]): row["count"] for row in findings.http}
+    by_tshark = Counter[tuple[str, str, int]]()
+    fields = ("http.request.method", "http.request.uri", "http.response.code", "http.request_in")
+    command = ["tshark", "-n", "-r", str(path), "-T", "fields", "-e", "frame.number"]
+    command += [word for name in fields for word in ("-e", name)]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    rows = [line.split("\t") for line in text.splitlines()]
+    asked = {row[0]: (row[1], row[2]) for row in rows if row[1]}
+    for row in rows:
+        if row[3]:
+            by_tshark[(*asked[row[4]], int(row[3]))] += 1
+    assert told == {**by_tshark, ("PUT", "/loot", 0): 1}
+    assert len(by_tshark) == 6
+    (login,) = findings.credentials
+    assert (login["proto"], login["user"], login["secret"]) == ("HTTP form", "bob", "7 characters")
+    assert login["count"] == 3
+
+
+async def test_a_remark_made_twice_of_one_packet_is_one(tmp_path: Path) -> None:
+    """An error that tshark notes twice in a packet counts its packets; a numbered remark is one row."""
+    capture = Capture()
+    capture.handshake(40_000, C2, 443)
+    for _ in range(30):
+        capture.tcp(POD, 40_000, C2, 443, ACK)
+    bad = struct.pack("!6H", 7, 0x8180, 1, 0, 0, 0) + b"\x09cut"
+    capture.handshake(40_001, DNS, 53)
+    capture.tcp(DNS, 53, POD, 40_001, PUSH, 2 * (struct.pack("!H", len(bad)) + bad))
+    findings = await analyse(capture.write(tmp_path), question())
+    assert not [each for each in findings.notes if "refused" in each]
+    remarks = {row["summary"]: row for row in findings.experts}
+    assert remarks["Duplicate ACK"]["count"] == 32
+    assert remarks["Duplicate ACK"]["filter"] == "tcp.analysis.duplicate_ack"
+    (error,) = findings.findings
+    assert (error.kind, error.matches) == ("expert", 1)

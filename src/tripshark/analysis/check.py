@@ -124,8 +124,10 @@ def settle(findings: Findings, verdict: Verdict) -> Findings:
     """Take tshark's counts for ours, and frame numbers for rows' filters that do not show their frame.
 
     tshark may count more than we did: a filter also meets what a tunnel or an ICMP error carries inside, and what
-    lies behind the place where the first pass was stopped. It may not count less; `accept` refuses that.
+    lies behind the place where the first pass was stopped. It may not count less; `accept` refuses that, but for
+    remarks of tshark's own: the passes put HTTP bodies together differently, and so tshark remarks on other frames.
     """
+    remarks = [each for each in findings.findings if _is_lost_remark(each, verdict)]
     claims = tuple(
         replace(
             each,
@@ -137,6 +139,7 @@ def settle(findings: Findings, verdict: Verdict) -> Findings:
         if each.kind != NOT_CAPTURED
         else each
         for each in findings.findings
+        if each not in remarks
     )
     wrong = {(each.whose, each.frame, each.filter) for each in verdict.failed}
     tables: dict[str, tuple[Mapping[str, Json], ...]] = {}
@@ -155,6 +158,9 @@ def settle(findings: Findings, verdict: Verdict) -> Findings:
         mended += not fits
         talks.append(talk if fits else replace(talk, filter=filters.number(talk.frame)))
     notes = findings.notes
+    if remarks:
+        what = ", ".join(each.about.get("summary", each.id) for each in remarks)
+        notes += (printable(f"tshark did not say a second time, and it is no finding: {what}"),)
     if mended:
         notes += (f"{mended} display filters did not show their frame; its number stands instead",)
     settled = replace(findings, findings=claims, conversations=tuple(talks), notes=notes)
@@ -185,6 +191,13 @@ def _trouble(claim: Finding, verdict: Verdict) -> str:
     if "bytes" in claim.about and claim.about["bytes"] != str(octets):
         return f"says {printable(claim.about['bytes'], 40)} bytes where its filter shows {octets}"
     return ""
+
+
+def _is_lost_remark(claim: Finding, verdict: Verdict) -> bool:
+    if claim.kind != "expert":
+        return False
+    fewer = verdict.shown[claim.filter][0] < claim.matches
+    return fewer or any(each.whose == claim.id for each in verdict.failed)
 
 
 def _unfounded(claim: Finding) -> str:

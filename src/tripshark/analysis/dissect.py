@@ -7,19 +7,21 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tripshark.analysis.check import accept, examine, settle
 from tripshark.analysis.child import Ended, run
-from tripshark.analysis.claims import conclude
+from tripshark.analysis.claims import conclude, numbered
 from tripshark.analysis.gather import Gatherer
 from tripshark.analysis.objects import carried
 from tripshark.analysis.prose import summary
 from tripshark.analysis.sandbox import Policy
 from tripshark.errors import BadInput, Permanent, TripsharkError
 from tripshark.formats import tshark
-from tripshark.formats.tshark_fields import ARGUMENTS
+from tripshark.formats.tshark import Frame
+from tripshark.formats.tshark_fields import ARGUMENTS, WHOLE_HTTP
 from tripshark.model.files import CarriedFile
 from tripshark.model.finding import Findings, Question
 from tripshark.model.text import printable
@@ -80,8 +82,10 @@ async def dissect(
     if not os.fstat(evidence).st_size:
         raise Permanent("the file is empty", where="analyst")
     gatherer = Gatherer(question)
-    lines = Lines(gatherer)
-    ended, files, about_files = await _read(lines, evidence, program=program, bounds=bounds)
+    lines = Lines(gatherer.add)
+    ended, files, about_files = await _read(
+        lines, gatherer, evidence, program=program, bounds=bounds
+    )
     complete = ended.code == 0 and not ended.stopped
     notes = []
     if not complete:
@@ -106,7 +110,7 @@ async def dissect(
 
 
 async def _read(
-    lines: Lines, evidence: int, *, program: str, bounds: Bounds
+    lines: Lines, gatherer: Gatherer, evidence: int, *, program: str, bounds: Bounds
 ) -> tuple[Ended, tuple[CarriedFile, ...], tuple[str, ...]]:
     """The pass over all packets; as soon as one may carry a file, files are looked for beside it."""
     files: tuple[CarriedFile, ...] = ()
@@ -116,7 +120,8 @@ async def _read(
     async def look() -> None:
         nonlocal files, notes
         await lines.carrying.wait()
-        files, notes = await carried(evidence, bounds.policy)
+        files, about_files = await carried(evidence, bounds.policy)
+        notes += about_files
 
     async with asyncio.TaskGroup() as beside:
         looking = beside.create_task(look())
@@ -130,6 +135,8 @@ async def _read(
                 take=lines.take,
             )
             lines.end()
+            if gatherer.said.bodies:
+                notes += await _again(gatherer, evidence, program=program, bounds=bounds)
         except TripsharkError as problem:  # a group would wrap it
             ended = problem
         if isinstance(ended, TripsharkError) or not lines.carrying.is_set():
@@ -139,29 +146,46 @@ async def _read(
     return ended, files, notes
 
 
+async def _again(
+    gatherer: Gatherer, evidence: int, *, program: str, bounds: Bounds
+) -> tuple[str, ...]:
+    """HTTP once more, where bodies kept something from the first pass; a note where that did not go to its end."""
+    lines = Lines(gatherer.again)
+    ended = await run(
+        [program, *WHOLE_HTTP],
+        evidence=evidence,
+        policy=bounds.policy,
+        wall_s=bounds.wall_s,
+        max_output=bounds.output_bytes,
+        take=lines.take,
+    )
+    lines.end()
+    gatherer.said.http.order()
+    if ended.code == 0 and not ended.stopped:
+        return ()
+    return (f"HTTP answers and forms may be missing: {_how(ended, bounds)}",)
+
+
 async def _borne_out(
     findings: Findings, evidence: int, *, program: str, bounds: Bounds
 ) -> Findings:
-    """Checked findings. Where tshark did not survive the file's end, none is claimed: they cannot be checked."""
+    """Checked findings. One claim that does not hold, or cannot be checked, costs them all; the tables stay."""
     try:
         verdict = await examine(
             evidence, findings, program=program, policy=bounds.policy, wall_s=bounds.wall_s
         )
+        held = accept(settle(findings, verdict), verdict)
+        return replace(held, findings=numbered(held.findings))
     except Permanent as problem:
-        if findings.complete:
-            raise
-        unchecked = (
-            f"the file could not be read a second time, so nothing is claimed: {problem.message}"
-        )
-        return replace(findings, findings=(), notes=(*findings.notes, printable(unchecked)))
-    return accept(settle(findings, verdict), verdict)
+        why = printable(f"{problem.message}; nothing is claimed, the tables stand")
+        return replace(findings, findings=(), notes=(*findings.notes, why))
 
 
 class Lines:
     """Cuts tshark's output into lines and feeds the frames on; a line beyond the bound is counted, not kept."""
 
-    def __init__(self, gatherer: Gatherer) -> None:
-        self._gatherer = gatherer
+    def __init__(self, add: Callable[[Frame], None]) -> None:
+        self._add = add
         self._rest = bytearray()
         self._skipping = False
         self.rows = 0  # frames, packets or not
@@ -205,7 +229,7 @@ class Lines:
             return
         if frame is not None:
             self.rows += 1
-            self._gatherer.add(frame)
+            self._add(frame)
             if frame.carries:
                 self.carrying.set()
 

@@ -48,6 +48,11 @@ class Gatherer:
             self.resolved.add(frame)
         self.said.add(frame)
 
+    def again(self, frame: Frame) -> None:
+        """One packet of HTTP from the pass that puts its messages together (`Said.again`)."""
+        if frame.is_packet and frame.src:
+            self.said.again(frame)
+
     def name_of(self, address: str) -> str:
         """The cluster's own name first; a DNS name is only what somebody's server said."""
         return self.question.names.get(address) or self.resolved.names.get(address) or ""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections import Counter, defaultdict, deque
 from collections.abc import Hashable
 from typing import TypeVar
 
 from tripshark.analysis import filters
 from tripshark.analysis.table import Row, Table, whole
 from tripshark.formats.tshark import Frame, Hello, Login, Request, Response
+from tripshark.formats.tshark_logins import FORM
 from tripshark.model.text import printable
 
 _MAX_OPEN = (
@@ -22,6 +24,7 @@ _ECHO_REQUEST = {"icmp": 8, "icmpv6": 128}
 _TYPED = 64  # characters of a telnet line that are counted
 _ASKS_USER = re.compile(r"(?:login|username|user name):\s*$", re.IGNORECASE)
 _ASKS_SECRET = re.compile(r"pass(?:word|code|phrase):\s*$", re.IGNORECASE)
+_AGAIN = re.compile(r"(Duplicate ACK) \(#\d+\)", re.ASCII)
 _ENDS = re.compile(r"\\r|\\n|[\r\n]")
 
 _Side = tuple[str, int]
@@ -32,16 +35,20 @@ _Key = TypeVar("_Key", bound=Hashable)
 class Seen:
     """Packets of one sort: how many, the first of them, when, and of which sizes."""
 
-    __slots__ = ("count", "first_ns", "frames", "last_ns", "sizes")
+    __slots__ = ("_last", "count", "first_ns", "frames", "last_ns", "sizes")
 
     def __init__(self) -> None:
+        self._last = 0  # frame
         self.count = 0
         self.frames: list[int] = []
         self.first_ns = self.last_ns = 0
         self.sizes: set[int] = set()
 
     def add(self, frame: Frame) -> None:
-        """One more."""
+        """One more; the same packet counts once, however often it shows the same."""
+        if frame.number == self._last:
+            return
+        self._last = frame.number
         self.count += 1
         self.first_ns = self.first_ns or frame.time_ns
         self.last_ns = max(self.last_ns, frame.time_ns)
@@ -61,12 +68,21 @@ class Said:
         self.pings: dict[
             tuple[str, str, str], Seen
         ] = {}  # protocol, client, server → large echoes
-        self.errors: dict[tuple[str, str], Seen] = {}  # group, summary
+        self.errors: dict[tuple[str, str], Seen] = {}  # group, summary as it came
         self._hellos: dict[Hashable, tuple[Hashable, Row]] = {}
         self._requests: dict[Hashable, tuple[Hashable, Row]] = {}
         self._webs: dict[Hashable, _Web] = {}
         self._users: dict[Hashable, str] = {}
         self._prompts: dict[Hashable, _Prompt] = {}
+        self._statuses: dict[Hashable, Counter[int]] = defaultdict(
+            Counter
+        )  # of HTTP/1 requests, as told so far
+        self._forms: dict[Hashable, None] = {}  # frames whose form was read
+        self.bodies = False  # an HTTP/1 request said that content follows
+        self._heard: Counter[Hashable] = Counter()  # HTTP/1 requests of the first pass …
+        self._whole: Counter[Hashable] = Counter()  # … and of the pass that puts bodies together
+        self._ends: dict[Hashable, Hashable] = {}  # where those known already end
+        self._waits: dict[Hashable, deque[int]] | None = None
 
     @property
     def full(self) -> bool:
@@ -95,10 +111,14 @@ class Said:
         for login in frame.logins:
             if requests or not frame.requests:
                 self._login(frame, login)
+                if login.proto == FORM:
+                    _keep(self._forms, frame.number, None)
         if frame.typed:
             self._type(frame)
         for expert in frame.experts:
-            summary = printable(expert.summary.strip())
+            said = expert.summary.strip()
+            again = _AGAIN.fullmatch(said)  # they are numbered, which would make a row of each
+            summary = again[1] if again else printable(said)
             new: Row = {
                 "severity": expert.severity,
                 "group": expert.group,
@@ -107,11 +127,13 @@ class Said:
                 "count": 0,
                 **filters.place(frame),
             }
-            if shown := filters.sentence("_ws.expert.message", expert.summary):
+            if again:
+                new["filter"] = "tcp.analysis.duplicate_ack"
+            elif shown := filters.sentence("_ws.expert.message", expert.summary):
                 new["filter"] = shown
             self.experts.count((expert.severity, expert.group, summary), new)
             if expert.severity == "error":
-                _see(self.errors, (expert.group, summary), frame)
+                _see(self.errors, (expert.group, expert.summary), frame)
 
     # ── TLS ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -157,6 +179,8 @@ class Said:
         """
         if request.version != 1:
             return True
+        if not request.method:
+            return False
         stream = (frame.transport, frame.stream)
         web = self._webs.get(stream)
         if web is None:
@@ -169,18 +193,27 @@ class Said:
         return True
 
     def _request(self, frame: Frame, request: Request) -> None:
-        host = request.host.rpartition("@")[2]  # never the user and password before an @
-        uri = without_secrets(request.uri)
-        field = "http2.headers.authority" if request.version == 2 else "http.host"
         # With a body still to come Wireshark shows the request where the body ends, and what comes after it there
         # too if some of it is missing: no filter by content then.
         web = self._webs.get((frame.transport, frame.stream))
-        by_host = host == request.host and not (web is not None and web.had_body)
-        where = filters.place(frame, field if by_host else "", host)
+        key = _request_key(frame, request)
+        by_host = web is None or not web.had_body
+        if not self._count_request(frame, request, key, by_host=by_host):
+            return
+        if request.version == 1:
+            self._heard[key] += 1
+            self.bodies = self.bodies or request.body
+
+    def _count_request(
+        self, frame: Frame, request: Request, key: Hashable, *, by_host: bool
+    ) -> bool:
+        host = _host(request)  # never the user and password before an @
+        field = "http2.headers.authority" if request.version == 2 else "http.host"
+        where = filters.place(frame, field if by_host and host == request.host else "", host)
         new: Row = {
             "host": printable(host),
             "method": printable(request.method, 40),
-            "uri": printable(uri),
+            "uri": printable(without_secrets(request.uri)),
             "status": 0,
             "user_agent": printable(request.user_agent),
             "client": frame.src,
@@ -189,23 +222,69 @@ class Said:
             "count": 0,
             **where,
         }
-        key = (host, request.method, uri, frame.src, frame.dst, frame.dport, request.user_agent)
         if self.http.count(key, new) is None:
-            return
+            return False
         if request.version == 1:
             _keep(self._requests, frame.number, (key, where))
         elif request.id:
             _keep(self._requests, (_stream(frame), request.id), (key, where))
+        return True
 
     def _respond(self, frame: Frame, response: Response) -> None:
         web = self._webs.get((frame.transport, frame.stream))
         if web is not None and web.client != (frame.src, frame.sport) and response.status >= 200:
             web.sending = False
         asked: Hashable = response.request or (_stream(frame, back=True), response.id)
+        if (key := self._answered(asked, response.status)) is not None:
+            self._statuses[key][response.status] += 1
+
+    def _answered(self, asked: Hashable, status: int) -> Hashable | None:
+        """Tell the request that waited under `asked` apart; its key, None where none waited."""
         known = self._requests.pop(asked, None)
-        if known is not None:
-            key, where = known
-            self.http.tell_apart(key, (key, response.status), where, {"status": response.status})
+        if known is None:
+            return None
+        key, where = known
+        self.http.tell_apart(key, (key, status), where, {"status": status})
+        return key
+
+    def again(self, frame: Frame) -> None:
+        """HTTP/1 once more after everything else, each message where it ends: what bodies kept from us.
+
+        A head that this pass lacks stays: not all of its body was recorded.
+        """
+        waits, missed = self._waiting(), False
+        web = self._webs.get((frame.transport, frame.stream))
+        asks = web is None or web.client == (frame.src, frame.sport)
+        for request in frame.requests if asks else ():
+            key = _request_key(frame, request)
+            self._whole[key] += 1
+            if self._whole[key] > self._heard[key]:
+                missed = True
+                self._count_request(frame, request, key, by_host=True)
+            else:
+                _keep(self._ends, frame.number, key)
+        for login in frame.logins:
+            form = login.proto == FORM and asks and frame.number not in self._forms
+            if missed or form:
+                self._login(frame, login)
+        for response in frame.responses:
+            asked = response.request
+            if (key := self._ends.pop(asked, None)) is not None:
+                known = self._statuses[key]
+                if known[response.status] > 0:  # told already
+                    known[response.status] -= 1
+                    continue
+                asked = waits[key].popleft() if waits.get(key) else 0
+            self._answered(asked, response.status)
+
+    def _waiting(self) -> dict[Hashable, deque[int]]:
+        """Frames of the first pass's HTTP/1 requests that lack their answer, by key."""
+        if self._waits is None:
+            self._waits = defaultdict(deque)
+            for at, (key, _) in self._requests.items():
+                if isinstance(at, int):
+                    self._waits[key].append(at)
+        return self._waits
 
     # ── ICMP ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -328,6 +407,24 @@ def without_secrets(uri: str) -> str:
         authority, slash, tail = rest.partition("/")
         path = f"{scheme}://{authority.rpartition('@')[2]}{slash}{tail}"
     return f"{path}{mark or hash}…" if mark or hash else path
+
+
+def _host(request: Request) -> str:
+    """Without a user and password before an @."""
+    return request.host.rpartition("@")[2]
+
+
+def _request_key(frame: Frame, request: Request) -> Hashable:
+    uri = without_secrets(request.uri)
+    return (
+        _host(request),
+        request.method,
+        uri,
+        frame.src,
+        frame.dst,
+        frame.dport,
+        request.user_agent,
+    )
 
 
 def _stream(frame: Frame, *, back: bool = False) -> Hashable:

@@ -23,6 +23,10 @@ class Table:
         """As they were first seen."""
         return tuple(self._rows.values())
 
+    def order(self) -> None:
+        """By their frames."""
+        self._rows = dict(sorted(self._rows.items(), key=lambda each: whole(each[1], "frame")))
+
     def get(self, key: Hashable) -> Row | None:
         """The row under `key`."""
         return self._rows.get(key)

@@ -56,6 +56,13 @@ FIELDS: Final = (
     *("pgsql.password",),
 )
 
+_TOLD: Final = (
+    "-T",
+    "ek",
+    *(word for name in FIELDS for word in ("-e", name)),
+    "-r",
+    "-",  # the file is descriptor 0: tshark opens nothing by name
+)
 ARGUMENTS: Final = (
     "-n",  # no names
     "-Q",  # only real errors on stderr
@@ -63,13 +70,16 @@ ARGUMENTS: Final = (
     *("-o", "http.desegment_body:FALSE"),
     # Unpacking is quadratic in tshark: 50 kB that become 50 MB would cost it half a minute.
     *("-o", "http.decompress_body:FALSE"),
-    "-T",
-    "ek",
-    *(word for name in FIELDS for word in ("-e", name)),
-    "-r",
-    "-",  # the file is descriptor 0: tshark opens nothing by name
+    *_TOLD,
 )
 """What follows `tshark` on the command line."""
+
+WHOLE_HTTP: Final = (
+    *("-n", "-Q", "-o", "http.decompress_body:FALSE"),
+    *("-Y", "tcp && (http.request || http.response)"),
+    *_TOLD,
+)
+"""The same of HTTP alone, each message where it ends: with the body that followed its head."""
 
 Scalar = str | int | float | bool
 Values = list[Scalar]

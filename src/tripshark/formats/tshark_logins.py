@@ -12,6 +12,7 @@ import msgspec
 
 from tripshark.formats.tshark_fields import Layers, Values
 
+FORM = "HTTP form"
 _MD5 = re.compile(r"md5[0-9a-f]{32}")  # how PostgreSQL sends a password that is no clear text
 _USERS = frozenset({"user", "username", "login", "email", "usr", "userid", "user_id"})
 _SECRETS = frozenset({"password", "passwd", "pass", "pwd", "passphrase"})
@@ -79,7 +80,7 @@ def _form(of: Layers) -> Iterator[Login]:
     user = next((value for key, value in pairs if key in _USERS), "")
     for key, value in pairs:
         if key in _SECRETS and value:
-            yield Login("HTTP form", user, len(value))
+            yield Login(FORM, user, len(value))
 
 
 def _commands(proto: str, commands: Values, arguments: Values) -> Iterator[Login]:

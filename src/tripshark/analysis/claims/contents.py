@@ -15,6 +15,7 @@ from tripshark.analysis.words import count, endpoint, short, size
 from tripshark.model.alert import Json
 from tripshark.model.claim import Finding, Severity
 from tripshark.model.files import CarriedFile
+from tripshark.model.text import printable
 
 MIN_LARGE_PINGS = 10
 """Echo requests larger than ping's own, from one address to another; fewer is somebody who tests a path's MTU."""
@@ -194,14 +195,14 @@ def _errors(view: View) -> Iterator[Finding]:
         yield claim(
             "expert",
             Severity.INFO,
-            f"tshark calls it an error: {short(summary)}",
-            f"{count(seen.count, 'packet')} made tshark say {short(summary)} ({group}). Cut packets, unusual programs "
-            f"and attacks on dissectors all cause this.",
+            f"tshark calls it an error: {short(summary.strip())}",
+            f"tshark says {short(summary.strip())} ({group}) of what it shows. Cut packets, unusual programs and attacks "
+            f"on dissectors all cause this.",
             frames=frames,
             filter=shown or filters.numbers(frames),
             matches=seen.count if shown else len({*frames}),
             times=(seen.first_ns, seen.last_ns),
-            about={"group": group, "summary": summary},
+            about={"group": group, "summary": printable(summary.strip())},
         )
 
 
