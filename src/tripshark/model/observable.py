@@ -43,7 +43,7 @@ class Kind(StrEnum):
 
 
 UNSELECTIVE: Final = frozenset({Kind.PORT, Kind.PROTO})
-"""In nearly every capture, so only looked at together with something else."""
+"""In nearly every capture, so only looked for together with something else."""
 
 
 class Place(StrEnum):

@@ -17,6 +17,7 @@ from tripshark.errors import BadInput
 from tripshark.model.evidence import IncidentId
 from tripshark.model.indicator import Match, Sought, Term
 from tripshark.model.observable import (
+    UNSELECTIVE,
     Kind,
     Observable,
     Place,
@@ -168,7 +169,7 @@ def filed(rows: Sequence[Sighting]) -> tuple[Filed, ...]:
 
 def shelf_of(each: Observable, place: Place) -> Shelf | None:
     """Where a value is filed; None: it is not looked for alone."""
-    if each.kind in (Kind.PORT, Kind.PROTO):
+    if each.kind in UNSELECTIVE:
         return None
     if each.kind is Kind.DOMAIN:
         return _OF_PLACE.get(place, Shelf.NAME)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tripshark.errors import BadInput
 from tripshark.formats.indicators.loaded import MAX_NAMED, Loaded, Why
 from tripshark.formats.indicators.plain import MAX_LINE, read_plain
-from tripshark.formats.indicators.reading import MAX_LIST, read_list, read_lists
+from tripshark.formats.indicators.reading import MAX_LIST, read_list
 from tripshark.formats.indicators.values import patterns_of, term_of
 from tripshark.model import indicator
 from tripshark.model.indicator import Pattern, Sought, Term
@@ -21,7 +21,9 @@ def _terms(text: str) -> list[tuple[Term, ...]]:
 
 
 def _read(text: str) -> Loaded:
-    return read_lists([("list.txt", text.encode())])
+    into = Loaded()
+    read_list(text.encode(), "list.txt", into)
+    return into
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 
 from tripshark.errors import BadInput, TooLarge
 from tripshark.formats.indicators.loaded import Loaded
@@ -15,16 +14,8 @@ from tripshark.model.alert import Json
 MAX_LIST = 64 << 20  # bytes of one list
 
 
-def read_lists(lists: Iterable[tuple[str, bytes]]) -> Loaded:
-    """Lists by the names that places are told with. Raises `BadInput` for a list that cannot be read at all."""
-    into = Loaded()
-    for name, content in lists:
-        read_list(content, name, into)
-    return into
-
-
 def read_list(content: bytes, name: str, into: Loaded) -> None:
-    """One list. Raises `BadInput`, with the line where JSON ends to be JSON."""
+    """One list, by the name that its places are told with. Raises `BadInput`, with the line where JSON ends to be JSON."""
     if len(content) > MAX_LIST:
         raise TooLarge(f"a list of more than {MAX_LIST >> 20} MiB", where=name)
     try:
