@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import urllib.error
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -29,6 +31,7 @@ from tripshark.programs.reporting import Reports
 from tripshark.store import custody
 from tripshark.store.catalogue import SqlCatalogue
 from tripshark.store.objects import Objects
+from tripshark.store.verify import verify
 
 __all__ = ["machine", "network"]
 
@@ -104,6 +107,11 @@ async def test_the_fleets_evidence_in_one_place(
     assert b"checkout-1" in first.get(f"/v1/incidents/{id}/parts/node-1/report.md")  # was sent
     exported = first.get(f"/v1/incidents/{id}/export/timeline").splitlines()
     assert {json.loads(each)["node"] for each in exported} == {"node-1", "node-2"}
+    whole = first.get(f"/v1/incidents/{id}/parts/node-2/evidence.zip")
+    zipfile.ZipFile(io.BytesIO(whole)).extractall(tmp_path / "whole")
+    (folder,) = (tmp_path / "whole").iterdir()
+    assert (folder / "report.html").exists()
+    verify(folder).require()
     assert custody.read(first.get(f"/v1/incidents/{id}/parts/node-1/custody.jsonl"))
     deeds = custody.read(first.get(f"/v1/incidents/{id}/parts/node-1/viewed.jsonl"))
     assert deeds[0].what == "sealed"

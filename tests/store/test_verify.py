@@ -77,6 +77,16 @@ def test_what_was_sealed_verifies(tmp_path: Path) -> None:
     assert verify(tmp_path / "copy", key=tmp_path / "keys" / "signing.pub").ok
 
 
+def test_a_hubs_custody_may_lie_beside_and_is_checked(tmp_path: Path) -> None:
+    """What a hub hands out has its own custody with it; one line changed and the chain does not hold."""
+    folder = _sealed(tmp_path)
+    lines = (folder / "custody.jsonl").read_bytes()
+    (folder / "viewed.jsonl").write_bytes(lines)
+    assert verify(folder).ok
+    (folder / "viewed.jsonl").write_bytes(lines.replace(b"sealed", b"viewed", 1))
+    assert _failed(verify(folder)) == ["custody viewed.jsonl"]
+
+
 def test_without_a_key_the_manifests_own_is_used_and_said(tmp_path: Path) -> None:
     """Nothing changed since the sealing; whose key it was only a key that is given can tell."""
     folder = _sealed(tmp_path)

@@ -13,4 +13,7 @@ HOLD = "hold.json"
 COMPANIONS = frozenset({"findings.json", "report.html", "report.md", "timeline.jsonl"})
 
 
-OWN = frozenset({MANIFEST, signature.NAME, custody.NAME, HOLD}) | COMPANIONS
+VIEWED = "viewed.jsonl"  # what was read at a hub, in what the hub hands out
+
+
+OWN = frozenset({MANIFEST, signature.NAME, custody.NAME, HOLD, VIEWED}) | COMPANIONS

@@ -23,12 +23,11 @@ from tripshark.model.part import NodeName, Part, Place, place_of
 from tripshark.store.catalogue import SqlCatalogue
 from tripshark.store.disk import refused
 from tripshark.store.fleet import FleetParts
-from tripshark.store.folder import MANIFEST
+from tripshark.store.folder import MANIFEST, VIEWED
 from tripshark.store.objects import Objects
 from tripshark.store.vault import FolderVault
 
 MAX_COMPANION = 256 << 20
-VIEWED = "viewed.jsonl"  # the custody that a hub keeps of what was read there
 _FRESH = ".fetching-"
 _KEY = re.compile(r"[0-9a-f]{64}", re.ASCII)
 

@@ -27,7 +27,7 @@ from tripshark.model.evidence import (
     read_manifest,
 )
 from tripshark.store import custody, signature
-from tripshark.store.folder import COMPANIONS, HOLD, MANIFEST, OWN
+from tripshark.store.folder import COMPANIONS, HOLD, MANIFEST, OWN, VIEWED
 
 MAX_ENTRIES = 5000  # names in one folder
 MAX_FILE = 64 << 30  # bytes hashed of one file
@@ -126,6 +126,7 @@ def _verify(fd: int, key: Path | None, data: Path | None) -> Verification:
         _check_packets(report, fd, manifest)
         _check_signature(report, fd, manifest, content, key, data)
         _check_custody(report, fd, digest)
+        _check_viewed(report, fd)
         _check_companions(report, fd, digest)
     return Verification(
         incident=manifest.incident if manifest else None,
@@ -256,6 +257,20 @@ def _check_custody(report: _Report, fd: int, digest: str) -> None:
         report.failed("custody", "does not begin with the sealing of this manifest")
     else:
         report.ok("custody", f"{len(deeds)} entries, unbroken since the sealing")
+
+
+def _check_viewed(report: _Report, fd: int) -> None:
+    """A hub's custody is of the whole incident, of which this may be one part: its chain alone is checked."""
+    try:
+        os.stat(VIEWED, dir_fd=fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return
+    try:
+        deeds = custody.read(_content(fd, VIEWED, custody.MAX_BYTES))
+    except NotVerified as error:
+        report.failed(f"custody {VIEWED}", str(error))
+    else:
+        report.ok(f"custody {VIEWED}", f"{len(deeds)} entries of the hub, unbroken")
 
 
 def _check_companions(report: _Report, fd: int, digest: str) -> None:

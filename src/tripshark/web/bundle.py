@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
 NAME: Final = "evidence.zip"
 BESIDE: Final = (
-    "manifest.sig", "findings.json", "report.md", "timeline.jsonl", "viewed.jsonl", "custody.jsonl",
+    "manifest.sig", "findings.json", "report.html", "report.md", "timeline.jsonl", "viewed.jsonl",
+    "custody.jsonl",
 )  # fmt: skip
 _CHUNK: Final = 1 << 18
 
