@@ -17,7 +17,6 @@ from tripshark.formats.copying import (
     annotated,
     read_key_log,
     with_tls_keys,
-    without_secrets,
 )
 from tripshark.formats.packets import Packets
 from tripshark.formats.pcapng import Interface, Section
@@ -103,15 +102,17 @@ def test_a_note_at_no_frame_is_refused() -> None:
         annotated(_made(), {4: ["x"]})
 
 
-def test_keys_stand_before_the_packets_and_can_be_taken_out() -> None:
-    """As one block, which tshark understands; taken out, the file is what it was."""
+def test_keys_stand_before_the_packets() -> None:
+    """As one block, which tshark understands; without it the file is what it was."""
     for data in (_made(), _swapped()):
         made = with_tls_keys(data, b"# made by a browser\n\n" + KEYS)
         said = subprocess.run(
             ["capinfos", "-"], input=made, capture_output=True, check=True
         ).stdout.decode()
         assert "Number of decryption secrets in file: 1" in said
-        assert without_secrets(made) == (data, 1)
+        (size,) = struct.unpack_from("<I" if data[8] == 0x4D else ">I", data, 4)
+        added = len(made) - len(data)
+        assert made[:size] + made[size + added :] == data
 
 
 @pytest.mark.parametrize(
@@ -127,7 +128,7 @@ def test_a_torn_file_is_copied_as_far_as_it_is_sound() -> None:
     """And what is no pcapng file at all is refused."""
     data = _made()
     assert annotated(data[:-7], {1: ["x"]})
-    assert without_secrets(data + b"\0" * 16) == (data, 0)
+    assert annotated(data + b"\0" * 16, {}) == data
     broken = bytearray(data)
     broken[8:12] = b"\0\0\0\0"
     for bad in (b"", b"GIF89a" * 10, bytes(broken)):

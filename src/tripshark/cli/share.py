@@ -31,7 +31,10 @@ from tripshark.settings import Settings
 
 @command
 def share(
-    incident: Annotated[str, typer.Argument(help="Incident id, its beginning, or `last`.")],
+    what: Annotated[
+        str,
+        typer.Argument(help="Incident id, its beginning, `last`, or the path of a pcapng file."),
+    ],
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="File to write.", show_default=False)
     ] = None,
@@ -67,14 +70,20 @@ def share(
 ) -> None:
     """A derived capture for others: payloads cut or blanked, addresses as pseudonyms, alerts without their text.
 
-    It names the SHA-256 of the sealed file it was made of.
+    It names the SHA-256 of the file it was made of, and never has TLS keys.
 
     Example: tripshark share last -o for-vendor.pcapng
     """
     wish = _wish(payloads, keep_addresses=keep_addresses, key_file=key_file)
-    settings = settings_of(config, data)
-    id, name, made = asyncio.run(_share(settings, incident, file, wish))
-    path = output or Path(f"{id}-shared.pcapng")
+    given = Path(what)
+    if given.suffix == ".pcapng" and given.is_file():  # a copy, with keys or of another tool
+        id, name = "", given.name
+        made = to_share(_bytes(given), name, wish)
+        path = output or Path(f"{given.stem}-shared.pcapng")
+    else:
+        settings = settings_of(config, data)
+        id, name, made = asyncio.run(_share(settings, what, file, wish))
+        path = output or Path(f"{id}-shared.pcapng")
     try:
         path.write_bytes(made.content)
     except OSError as problem:
@@ -123,16 +132,19 @@ async def _share(settings: Settings, id: str, file: str, wish: Wish) -> tuple[st
     async with reading(settings) as store:
         found = await store.sealed(id)
         path = capture_of(Path(store.vault.folder(found.id)), file)
-        try:
-            content = path.read_bytes()
-        except OSError as problem:
-            raise Permanent(
-                f"the evidence cannot be read: {problem.strerror}",
-                where=str(path),
-                hint="read it as root, or as a user of the group that owns it",
-            ) from problem
-        made = to_share(content, path.name, wish)
+        made = to_share(_bytes(path), path.name, wish)
         store.vault.custody(
             found.id, "shared", current().name, {"file": path.name, **told(wish, made)}
         )
         return found.id, path.name, made
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as problem:
+        raise Permanent(
+            f"the capture cannot be read: {problem.strerror}",
+            where=str(path),
+            hint="read it as root, or as a user of the group that owns it",
+        ) from problem

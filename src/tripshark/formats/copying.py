@@ -1,4 +1,4 @@
-"""A pcapng file copied block by block, with comments or TLS secrets added or taken out; nothing else changes a bit.
+"""A pcapng file copied block by block, with comments or TLS secrets added; nothing else changes a bit.
 
 Frames are counted as Wireshark counts them: every packet, and every journal entry, which it shows as a row too.
 """
@@ -81,13 +81,6 @@ def with_tls_keys(data: bytes | memoryview, key_log: bytes) -> bytes:
     length = struct.pack(first.order + "I", len(body) + 12)
     secrets = struct.pack(first.order + "I", SECRETS) + length + body + length
     return b"".join([first.raw, secrets, *(each.raw for each in rest)])
-
-
-def without_secrets(data: bytes | memoryview) -> tuple[bytes, int]:
-    """The file without any decryption secrets, and how many blocks of them there were. Raises `BadInput`."""
-    whole = list(_walk(data))
-    kept = [each.raw for each in whole if each.kind != SECRETS]
-    return b"".join(kept), len(whole) - len(kept)
 
 
 def read_key_log(key_log: bytes) -> bytes:
