@@ -12,7 +12,7 @@ import trustme
 import uvloop
 
 from tripshark.errors import Permanent
-from tripshark.web import serve
+from tripshark.web import body, serve
 from tripshark.web.app import App
 from tripshark.web.serve import Tls, bind, serving
 
@@ -87,3 +87,18 @@ def test_client_certificates_are_required_under_uvloop(tmp_path: Path) -> None:
             assert refused == b""
 
     uvloop.run(both())
+
+
+async def test_a_body_that_drips_is_let_go(world, monkeypatch) -> None:
+    """A byte now and then neither holds memory nor a connection for long; the caller is told why."""
+    monkeypatch.setattr(body, "BODY_SECONDS", 0.2)
+    async with world.served() as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(
+            b"POST /v1/captures HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 4000\r\n\r\n{"
+        )
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
+        assert head.startswith(b"HTTP/1.1 408 ")
+        assert b"too_slow" in await asyncio.wait_for(reader.read(), 60)
+        writer.close()

@@ -16,7 +16,12 @@ from tripshark.errors import Permanent, Transient
 _READ_BYTES = 1 << 18
 _STDERR_BYTES = 16 << 10
 _START_S = 20.0
-_CHATTER = ("Running as", "Hello in child", "load:")  # of sharkd, when all is well
+_CHATTER = (  # of sharkd, when all is well
+    "Running as",
+    "Hello in child",
+    "load:",
+    "sharkd: You don't have permission to read",  # its own scripts, which are none of ours
+)
 _DRAINED = (
     8  # times what is kept of an answer is read; a program that says more than that is ended
 )

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import msgspec
 from starlette.responses import Response
 
-from tripshark.errors import Denied, Transient, TripsharkError
+from tripshark.errors import Denied, TooSlow, Transient, TripsharkError
 
 SAFE = {
     "x-content-type-options": "nosniff",
@@ -37,4 +37,6 @@ def problem(error: TripsharkError, *, challenge: str = "") -> Response:
         headers["www-authenticate"] = challenge or 'Bearer realm="tripshark"'
     if isinstance(error, Transient):
         headers["retry-after"] = str(max(1, math.ceil(error.after or 1)))
+    if isinstance(error, TooSlow):
+        headers["connection"] = "close"  # the rest of that body would hold it
     return json(error.as_json(), error.http_status, headers)

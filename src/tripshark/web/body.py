@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection
 from typing import Final, TypeVar
 
 import msgspec
 from starlette.requests import Request
 
-from tripshark.errors import BadInput, TooLarge, Unsupported
+from tripshark.errors import BadInput, TooLarge, TooSlow, Unsupported
 
 T = TypeVar("T")
+
+BODY_SECONDS = 30.0  # all of it: who drips holds memory
 
 JSON: Final = ("application/json",)
 """Makes a browser ask first: a web page elsewhere can neither start, change nor write anything on loopback."""
@@ -26,8 +29,8 @@ async def bounded(
 ) -> bytes:
     """At most `most` bytes.
 
-    Raises `Unsupported`, which `says` what it should be, for a type that is not among `media`; and `TooLarge`, with
-    `hint`.
+    Raises `Unsupported`, which `says` what it should be, for a type that is not among `media`; `TooLarge`, with
+    `hint`; and `TooSlow`.
     """
     sent = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if sent not in media:
@@ -35,11 +38,21 @@ async def bounded(
             says, where="Content-Type", hint=f"send Content-Type: {next(iter(media))}"
         )
     pieces, size = [], 0
-    async for piece in request.stream():
-        size += len(piece)
-        if size > most:
-            raise TooLarge(f"the body is longer than {most} bytes", where="body", hint=hint)
-        pieces.append(piece)
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for piece in request.stream():
+                size += len(piece)
+                if size > most:
+                    raise TooLarge(
+                        f"the body is longer than {most} bytes", where="body", hint=hint
+                    )
+                pieces.append(piece)
+    except TimeoutError:
+        raise TooSlow(
+            f"the body did not come within {BODY_SECONDS:g} s",
+            where="body",
+            hint="send it at once",
+        ) from None
     return b"".join(pieces)
 
 

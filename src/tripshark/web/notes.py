@@ -168,7 +168,7 @@ ROUTES: tuple[Route, ...] = (
                 },
                 optional=("file",),
             ),
-            errors=(404, 409, 413, 415),
+            errors=(404, 408, 409, 413, 415),
         ),
     ),
     Route(

@@ -158,7 +158,7 @@ ROUTES: tuple[Route, ...] = (
             answers={"202": "The incident that was opened."},
             takes=shaped.CAPTURE,
             gives=shaped.INCIDENT,
-            errors=(404, 409, 413, 415),
+            errors=(404, 408, 409, 413, 415),
         ),
     ),
     Route(

@@ -269,7 +269,7 @@ ROUTES: tuple[Route, ...] = (
             ),
             takes=text(least=1),
             takes_media="text/plain",
-            errors=(404, 413, 415),
+            errors=(404, 408, 413, 415),
         ),
     ),
 )  # fmt: skip

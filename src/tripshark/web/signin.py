@@ -308,7 +308,7 @@ ROUTES: tuple[Route, ...] = (
         described=Described(
             "Sign in by token, for a browser's session.",
             answers={"303": "You are signed in."},
-            errors=(400, 401, 403, 404, 413, 415, 429, 503),
+            errors=(400, 401, 403, 404, 408, 413, 415, 429, 503),
             media="text/html",
             takes=obj({"token": TEXT, "next": TEXT}, optional=("next",)),
             takes_media=_FORM,
@@ -360,7 +360,7 @@ ROUTES: tuple[Route, ...] = (
         described=Described(
             "Sign out: the session is over.",
             answers={"200": "It is.", "303": "There was none."},
-            errors=(400, 403, 404, 413, 415),
+            errors=(400, 403, 404, 408, 413, 415),
             media="text/html",
             takes=obj({"csrf": TEXT}, optional=("csrf",)),
             takes_media=_FORM,

@@ -69,7 +69,7 @@ ROUTES: tuple[Route, ...] = (
             answers={"200": "What would happen."},
             takes=ANYTHING,
             gives=_TRIED,
-            errors=(404, 413, 415),
+            errors=(404, 408, 413, 415),
         ),
     ),
 )

@@ -195,7 +195,7 @@ ROUTES: tuple[Route, ...] = (
             parameters=(Parameter("view", "path", "The view's name, from X-Tripshark-Live."),),
             takes=obj({"filter": TEXT}),  # pcap-filter(7), empty for everything
             gives=obj({"filter": TEXT}),
-            errors=(404, 413, 415),
+            errors=(404, 408, 413, 415),
         ),
     ),
 )
