@@ -113,7 +113,7 @@ async def test_the_fleets_evidence_in_one_place(
     assert (folder / "report.html").exists()
     verify(folder).require()
     assert custody.read(first.get(f"/v1/incidents/{id}/parts/node-1/custody.jsonl"))
-    deeds = custody.read(first.get(f"/v1/incidents/{id}/parts/node-1/viewed.jsonl"))
+    deeds = custody.read(first.get(f"/v1/incidents/{id}/viewed.jsonl"))
     assert deeds[0].what == "sealed"
     assert "node-2-evidence.pcapng" in [each.details.get("file") for each in deeds]
     assert b"The fleet" in first.get("/")

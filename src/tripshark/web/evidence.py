@@ -31,9 +31,8 @@ from tripshark.web.parts import Parts, Shelf
 
 CHUNK = 1 << 18
 MANIFEST = "manifest.json"
-BESIDE = frozenset(
-    {"findings.json", "timeline.jsonl", "report.md", "custody.jsonl", "viewed.jsonl"}
-)
+VIEWED = "viewed.jsonl"  # a hub's own custody, of an incident and all of its parts
+BESIDE = frozenset({"findings.json", "timeline.jsonl", "report.md", "custody.jsonl", VIEWED})
 MERGED = re.compile(r"merged(-[0-9]{1,5})?\.pcapng|merged\.json")
 _MEDIA = {
     ".pcapng": "application/x-pcapng",
@@ -65,13 +64,15 @@ async def serve(request: Request, parts: Parts, caller: Caller) -> Response:
         )
         served = await _answer(await parts.merging.open(found, name), id, name, "")
         return await _noted(served, request, parts, id, name, caller)
+    label = f"{node}-{name}" if node else name
+    if not node and name == VIEWED and parts.parts_of is not None:  # one for all parts
+        node = next((each.node for each in await parts.parts_of(id)), node)
     shelf = shelf_of(parts)
     content = await shelf.manifest(id, node)
     manifest = await asyncio.to_thread(read_manifest, content)
     if not caller.is_unlimited:  # what was sealed is asked about too, whatever the catalogue says
         await caller.require("get", EVIDENCE, namespaces_in(manifest))
     sealed = {each.name: each for each in manifest.files}
-    label = f"{node}-{name}" if node else name
     if name == MANIFEST:
         served = await _answer(
             await asyncio.to_thread(_nameless, content), id, label, sha256(content).hexdigest()
