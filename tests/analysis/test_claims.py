@@ -16,6 +16,9 @@ import pytest
 from tests.analysis.asking import analyse, flow, question
 from tests.analysis.crafted import ACK, C2, DNS, POD, PUSH, SYN, SYN_ACK, Capture, get, hello
 from tests.analysis.story import API, ELF, METADATA, NEIGHBOUR, SINK, WEB, story
+from tripshark.analysis.claims import conclude
+from tripshark.analysis.gather import Gatherer
+from tripshark.formats.tshark import Frame
 from tripshark.model.claim import KINDS, NOT_CAPTURED
 from tripshark.model.finding import TABLES, AlertLine, Finding, Findings, Severity
 
@@ -262,3 +265,29 @@ async def test_a_body_that_reads_like_a_request_is_none(tmp_path: Path) -> None:
     found = await analyse(capture.write(tmp_path), question())
     assert [(row["host"], row["method"]) for row in found.http] == [("real.example", "POST")]
     assert not [each for each in found.findings if each.kind == "http-request"]
+
+
+def test_bare_syns_carry_nothing_away() -> None:
+    """A megabyte of them is a flood or a scan; the same packets with data in them are an upload."""
+
+    def claimed(length: int) -> list[str]:
+        gatherer = Gatherer(question())
+        for at in range(1, 20_001):
+            syn = Frame(
+                number=at,
+                time_ns=at,
+                length=length,
+                is_packet=True,
+                src=POD,
+                dst=C2,
+                transport="tcp",
+                sport=at,
+                dport=80,
+                stream=at,
+                tcp_flags=SYN,
+            )
+            gatherer.add(syn)
+        return [each.kind for each in conclude(gatherer)]
+
+    assert claimed(60) == []
+    assert claimed(600) == ["exfiltration"]

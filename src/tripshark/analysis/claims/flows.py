@@ -28,12 +28,15 @@ MIN_EXFILTRATION_BYTES = 1_000_000
 """Sent to one address outside; less is told in the tables."""
 EXFILTRATION_RATIO = 5.0
 """Sent for every byte received: a download is far below 1, a chat about 1, acknowledged uploads above 10."""
+MIN_EXFILTRATION_PACKET = 100
+"""Bytes of a packet, on average: bare SYNs and acknowledgements have less, and carry nothing away."""
 
 MIN_SCANNED = 20
 """Ports of one host, or hosts at one port: no ordinary client tries as many within one capture, and fails."""
 FAILED_SHARE = 0.8
 """Of the attempts that nobody answered with SYN-ACK: a busy client's are answered."""
 
+_ALIKE = "Monitoring, and programs that look for peers which are gone, do this as well."
 _WEB = frozenset({80, 443, 8000, 8080, 8443})
 
 
@@ -140,6 +143,8 @@ def _exfiltration(view: View) -> Iterator[Finding]:
     for (src, dst), sent in view.talks.pairs.items():
         if sent.bytes < MIN_EXFILTRATION_BYTES or sent.nested:
             continue
+        if sent.bytes < MIN_EXFILTRATION_PACKET * sent.packets:
+            continue
         if not view.ours(src) or not view.outside(dst):
             continue
         back = view.talks.pairs.get((dst, src))
@@ -178,7 +183,7 @@ def _port_scans(view: View) -> Iterator[Finding]:
             Severity.MEDIUM if view.ours(src) else Severity.LOW,
             f"{len(ports)} ports of {dst} tried",
             f"{src} tried {len(ports)} TCP ports of {dst}{view.named(dst)} ({listed}, …); {failed} of them "
-            f"did not answer with SYN-ACK.",
+            f"did not answer with SYN-ACK. {_ALIKE}",
             frames=_frames(ports),
             filter=f"{filters.source(src)} && {filters.destination(dst)} && {filters.SYN}",
             matches=sum(each.count for each in ports.values()),
@@ -197,7 +202,7 @@ def _sweeps(view: View) -> Iterator[Finding]:
             "scan",
             Severity.MEDIUM if view.ours(src) else Severity.LOW,
             f"Port {port} of {len(hosts)} hosts tried",
-            f"{src} tried TCP port {port} of {len(hosts)} hosts; {failed} of them did not answer with SYN-ACK.",
+            f"{src} tried TCP port {port} of {len(hosts)} hosts; {failed} of them did not answer with SYN-ACK. {_ALIKE}",
             frames=_frames(hosts),
             filter=f"{filters.source(src)} && tcp.dstport == {port} && {filters.SYN}",
             matches=sum(each.count for each in hosts.values()),

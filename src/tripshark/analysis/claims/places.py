@@ -53,7 +53,10 @@ def _metadata(view: View) -> Iterator[Finding]:
         if told:
             text += f" HTTP asked for {told}{' and more' if len(asked) > 3 else ''}."
         if secret:
-            text += " Such a path gives out credentials or what the machine was started with."
+            text += (
+                " Such a path gives out credentials or what the machine was started with. A cloud's own "
+                "libraries fetch theirs like this."
+            )
         yield claim(
             "cloud-metadata",
             severity,
