@@ -9,6 +9,9 @@ STAMP := $(VENV)/.stamp
 SYSTEM := python3-venv libpcap0.8 tshark tcpdump iproute2 util-linux mount procps openssl
 # what tests run beside: a container runtime, an API server's store, a database
 TEST_SYSTEM := containerd runc containernetworking-plugins busybox-static iptables podman etcd-server postgresql systemd chromium
+# tests of one process or of few, which do not mind others beside them: two at a time
+BESIDE := $(addprefix tests/,model formats report web analysis signin) $(wildcard tests/test_*.py)
+TWO_AT_A_TIME := -n 2 --dist loadfile
 BENCH_SYSTEM := netsniff-ng iperf3 ethtool gcc libc6-dev
 
 .PHONY: help setup demo test check fix bench fuzz manifests lock clean
@@ -28,14 +31,15 @@ demo: setup     ## the whole job in under a minute, with real packets
 
 test: setup     ## every test
 	@deploy/system-packages $(TEST_SYSTEM) $$(command -v kubectl >/dev/null || echo kubernetes-client)
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q $(TWO_AT_A_TIME) $(BESIDE)
+	@$(BIN)/python -m pytest -q $(BESIDE:%=--ignore=%)
 
 check: setup    ## linters, types, import contracts, coverage of the pure core
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@$(BIN)/python -m pytest -q tests/model tests/formats --cov=tripshark.model --cov=tripshark.formats --cov-report=term-missing:skip-covered --cov-fail-under=100
+	@$(BIN)/python -m pytest -q $(TWO_AT_A_TIME) tests/model tests/formats --cov=tripshark.model --cov=tripshark.formats --cov-report=term-missing:skip-covered --cov-fail-under=100
 
 fix: setup      ## format and mend what can be mended
 	@$(BIN)/ruff check --fix .
