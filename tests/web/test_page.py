@@ -23,7 +23,7 @@ from tripshark.model.finding import Conversation, Finding, Findings, Severity
 from tripshark.model.part import Part, Place, node_name
 from tripshark.model.text import visible
 from tripshark.ports import Query
-from tripshark.web import site
+from tripshark.web import live, site
 from tripshark.web.access import EVIDENCE, Caller
 from tripshark.web.evidence import Folders
 from tripshark.web.pages.dossier import gather
@@ -517,3 +517,19 @@ async def test_metrics_are_what_prometheus_reads(world, make) -> None:
     assert values["tripshark_recorder_up", ()] == 1
     assert read(second)["tripshark_ring_packets_total", ()] == 200
     assert read(third)["tripshark_recorder_up", ()] == 0
+
+
+async def test_one_reader_cannot_keep_others_from_watching(world, monkeypatch) -> None:
+    """Streams are bounded by who reads them."""
+    monkeypatch.setattr(live, "MOST_OF_ONE", 1)
+    async with (
+        world.served() as port,
+        httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http,
+        http.stream("GET", "/v1/events") as first,
+    ):
+        assert first.status_code == 200
+        async with asyncio.timeout(20):
+            while not world.parts.watch.watchers:
+                await asyncio.sleep(0)
+        assert (await http.get("/v1/events")).status_code == 429
+        assert list(world.parts.watch.watchers.values()) == [1]

@@ -43,15 +43,17 @@ BREATH_SECONDS: Final = 15.0  # a comment at least this often: proxies close wha
 LIFE_SECONDS: Final = 600.0
 RIGHTS_SECONDS: Final = 30.0  # how long what may be seen is believed
 MOST: Final = 500  # streams at once
+MOST_OF_ONE: Final = 100  # of one reader: nobody keeps everybody else from watching
 RECENT_NS: Final = 60_000_000_000  # a page may have been made so long before its stream began
 
 
 async def events(request: Request, parts: Parts) -> Response:
     """The stream. Raises `BadInput`, `NotFound`, `Forbidden`, `TooMany`."""
-    if parts.watch.watchers >= MOST:
-        raise TooMany("too many pages are watching", after=10.0)
     params = request.query_params
     caller = caller_of(request, parts)
+    watchers = parts.watch.watchers
+    if watchers.total() >= MOST or watchers[caller.name] >= MOST_OF_ONE:
+        raise TooMany("too many pages are watching", after=10.0)
     wanted: IncidentId | None = None
     asked = Query()
     if "incident" in params:
@@ -115,8 +117,8 @@ class _Watcher:
 
 
 async def _told(request: Request, parts: Parts, watcher: _Watcher) -> AsyncIterator[bytes]:
-    watch = parts.watch
-    watch.watchers += 1
+    watch, who = parts.watch, caller_of(request, parts).name
+    watch.watchers[who] += 1
     try:
         since_rights = since_word = lived = 0.0
         while lived < LIFE_SECONDS and not watch.closing.is_set():
@@ -142,7 +144,9 @@ async def _told(request: Request, parts: Parts, watcher: _Watcher) -> AsyncItera
             since_word += EVERY_SECONDS
             lived += EVERY_SECONDS
     finally:
-        watch.watchers -= 1
+        watch.watchers[who] -= 1
+        if not watch.watchers[who]:
+            del watch.watchers[who]
 
 
 async def _found(parts: Parts, wanted: IncidentId | None) -> Sequence[Incident]:

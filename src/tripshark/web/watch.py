@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
@@ -21,7 +22,7 @@ class Watch:
         self._asking = asyncio.Lock()
         self._asked_ns = 0
         self._found: Sequence[Incident] | TripsharkError = ()
-        self.watchers = 0
+        self.watchers: Counter[str] = Counter()  # streams that are open, by who reads them
         self.closing = asyncio.Event()
 
     async def newest(self, catalogue: Catalogue, clock: Clock) -> Sequence[Incident]:
