@@ -294,3 +294,17 @@ def test_whoever_leaves_makes_room(running: Machine) -> None:
                 return False
 
         wait_for(watched, "room for a view")
+
+
+def test_a_refusal_opens_the_pipe_too(tmp_path: Path) -> None:
+    """Wireshark waits for it to be opened, without end: also when nobody said whom to watch."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    argv = [*EXTCAP, "--data", str(tmp_path), "--capture", "--extcap-interface", "tripshark"]
+    process = subprocess.Popen([*argv, "--fifo", str(fifo)], stderr=subprocess.PIPE, text=True)
+    assert fifo.read_bytes() == b""
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "whom to watch" in said
+    done = extcap(*argv[len(EXTCAP) :])
+    assert (done.returncode, "--fifo" in done.stderr) == (2, True)

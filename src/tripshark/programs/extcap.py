@@ -264,24 +264,32 @@ def _first(services: Mapping[str, Service]) -> Service:
 
 
 def _capture(asked: argparse.Namespace) -> None:
+    """The pipe first: until it was opened Wireshark waits, also for an answer that is a refusal."""
+    if not asked.fifo:
+        raise BadInput("a capture needs --fifo", hint="Wireshark gives it")
+    with Path(asked.fifo).open("wb", buffering=0) as fifo:
+        _end_with(fifo)
+        service, path, wanted = _asking(asked)
+        with service.stream(path, seconds=BEGIN_SECONDS, **wanted) as (headers, pieces):
+            _relay(asked, service, headers.get("x-tripshark-live", ""), pieces, fifo)
+
+
+def _asking(asked: argparse.Namespace) -> tuple[Service, str, dict[str, str]]:
+    """Whom for what: a live view, or the evidence of an incident that is sealed."""
     from urllib.parse import quote
 
     service, target, incident = _meant(asked)
+    if incident:
+        found = service.json(f"/v1/incidents/{quote(incident)}", seconds=BEGIN_SECONDS)
+        if found.get("state") != "open":  # its evidence is final
+            return service, _evidence(service, incident), {}
     wanted = {
         "filter": asked.extcap_capture_filter or "",
         "before": asked.before,
         "target": target,
         "incident": incident,
     }
-    path = "/v1/live"
-    if incident:
-        found = service.json(f"/v1/incidents/{quote(incident)}", seconds=BEGIN_SECONDS)
-        if found.get("state") != "open":  # its evidence is final
-            path, wanted = _evidence(service, incident), {}
-    with Path(asked.fifo).open("wb", buffering=0) as fifo:
-        _end_with(fifo)
-        with service.stream(path, seconds=BEGIN_SECONDS, **wanted) as (headers, pieces):
-            _relay(asked, service, headers.get("x-tripshark-live", ""), pieces, fifo)
+    return service, "/v1/live", wanted
 
 
 def _evidence(service: Service, incident: str) -> str:
