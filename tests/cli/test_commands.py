@@ -193,3 +193,13 @@ def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
     process.stderr.close()
     assert process.wait(60) in (0, 1)
     assert told == b""
+
+
+def test_pseudonyms_that_cannot_be_had_are_refused(tmp_path: Path) -> None:
+    """Payloads name addresses too; whoever asks for pseudonyms beside them is told, not served without."""
+    for payloads in ("blanked", "full"):
+        done = inside(
+            "share", "last", "--payloads", payloads, "--pseudonyms", "--data", f"{tmp_path}"
+        )
+        assert done.code == 2
+        assert "pseudonyms" in done.err
