@@ -43,3 +43,13 @@ def test_what_is_shared_names_its_origin(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(handing_on, "MOST_BYTES", 10)
     with pytest.raises(TooLarge):
         handing_on.to_share(DEMO, "evidence.pcapng", Wish())
+
+
+def test_what_is_told_is_the_wish_and_what_came_of_it() -> None:
+    """Custody can be held against the file itself."""
+    wish = Wish()
+    made = handing_on.to_share(DEMO, "evidence.pcapng", wish)
+    told = handing_on.told(wish, made)
+    assert told["sha256"] == hashlib.sha256(made.content).hexdigest()
+    assert (told["payloads"], told["pseudonyms"]) == (wish.payloads.value, False)
+    assert told["packets"] == len(pcapng.read(DEMO).packets)

@@ -94,6 +94,7 @@ BAD = [
     line(frame_time_epoch=["9999999999.0"]),
     line(frame_time_epoch=["2026-13-01T00:00:00Z"]),
     line(ip_src=["here"]),
+    line("eth:ipv6:tcp", ip_src=[], ip_dst=[], ipv6_src=["fe80::1%eth0"], ipv6_dst=["fe80::2"]),
     line(tcp_srcport=["http"]),
     line("eth:ip:udp:dns", dns_id=["?"]),
 ]
