@@ -71,10 +71,12 @@ def ask(
     pod: Pod, path: str, body: object = None, token: str = SECRETS["token"]
 ) -> dict[str, object]:
     """One request from within the pod's network namespace, where 127.0.0.1 is the responder."""
-    asked = json.dumps({"path": path, "body": body, "token": token})
-    return dict(
-        json.loads(run("ip", "netns", "exec", pod.netns, sys.executable, "-c", ASK, asked))
-    )
+    return dict(json.loads(asked(pod, path, body, token)))
+
+
+def asked(pod: Pod, path: str, body: object, token: str) -> str:
+    request = json.dumps({"path": path, "body": body, "token": token})
+    return run("ip", "netns", "exec", pod.netns, sys.executable, "-c", ASK, request)
 
 
 def default_profiles(
@@ -290,10 +292,19 @@ def test_the_scout_asks_the_runtime_from_its_container(running: Running) -> None
     assert "containerd" in json.dumps(told), told
 
 
-@pytest.mark.parametrize("path", ["/v1/incidents", "/v1/targets", "/"])
+@pytest.mark.parametrize("path", ["/v1/incidents", "/v1/targets"])
 def test_without_a_credential_nobody_reads(running: Running, path: str) -> None:
     """The pod listens on all of its addresses: without the token nothing is shown."""
     assert ask(running.pod, path, token="")["error"]["code"] == "denied"  # type: ignore[index]
+
+
+def test_without_a_credential_the_page_shows_nothing(running: Running) -> None:
+    """It is an error page: no incident and no target is on it."""
+    page = asked(running.pod, "/", None, token="")
+    assert page.startswith("<!doctype html>")
+    assert str(running.incident["id"]) not in page
+    assert "payments" not in page
+    assert str(running.incident["id"]) in asked(running.pod, "/", None, SECRETS["token"])
 
 
 @pytest.mark.parametrize("path", ["/v1/alerts/another-secret-path-01", "/v1/alerts", "/"])
