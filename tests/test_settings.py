@@ -287,6 +287,7 @@ def test_tokens_come_from_files(tmp_path: Path) -> None:
         ({"ingest.listen": "0.0.0.0:2804"}, "ingest.tls.client_ca"),
         ({"ingest.tls": {"cert": "a", "key": "b"}}, "belongs to ingest.listen"),
         ({"tls": {"cert": "a"}}, "belong together"),
+        ({"recorder": {"per_target": "700MB", "total": "1GB"}}, "one whole history"),
         ({"tls": {"client_ca": "a"}}, "needs cert and key"),
         ({"ingest.auth.secret_path": "short"}, "16 to 128"),
         ({"ingest.auth.secret_path": "../../../../etc/passwd"}, "letters"),

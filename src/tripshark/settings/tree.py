@@ -45,7 +45,7 @@ class RecorderSettings(Group):
     )
     copies: Bytes = Field(
         default=128_000_000,
-        description="Memory for histories of the dead and frozen copies together; oldest out first.",
+        description="Memory for histories of the dead and frozen copies together, at least `per_target`; oldest out first.",
     )
     filter: str = Field(
         default="",
@@ -67,6 +67,15 @@ class RecorderSettings(Group):
         default="tripshark",
         description="Group that may talk to the recorder; used when running as root.",
     )
+
+    @model_validator(mode="after")
+    def _freezes_what_it_records(self) -> RecorderSettings:
+        largest = min(self.per_target, self.total)
+        if self.copies < largest:
+            raise ValueError(
+                f"copies must have room for one whole history: at least {largest} bytes, as per_target"
+            )
+        return self
 
 
 class StaticTarget(Group):
