@@ -106,8 +106,8 @@ READY: Final = obj(
 _LONG: Final[Schema] = {
     "description": "such as 30s, or seconds",
     "anyOf": [
-        {"type": "string", "pattern": "^[1-9][0-9]{0,3}(ms|s|m)$"},
-        {"type": "integer", "minimum": 0, "maximum": 86_400},
+        {"type": "string", "pattern": "^[0-9]{1,3}(\\.[0-9]{1,3})?(ms|s|m)?$"},
+        {"type": "number", "minimum": 0, "maximum": 86_400},
         {"type": "null"},
     ],
 }
