@@ -467,7 +467,7 @@ async def test_requests_that_are_none(world: World, name: str) -> None:
         assert b" 200 " in again[:20]  # and it goes on
 
 
-HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{7*7}}\x1b[2J\u202e"
+HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{1337*7331}}\x1b[2J\u202e"
 
 
 async def test_what_is_hostile_stays_text(world: World) -> None:
@@ -495,7 +495,7 @@ async def test_what_is_hostile_stays_text(world: World) -> None:
             if media.startswith("text/html"):
                 assert "<script>alert" not in got.text, path
                 assert "<img src=x" not in got.text, path
-                assert "49" not in re.findall(r"\b49\b", got.text), path
+                assert "9801547" not in got.text, path
                 assert "\x1b" not in got.text, path
                 policy = got.headers["content-security-policy"]
                 assert "default-src 'none'" in policy
