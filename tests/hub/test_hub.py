@@ -223,3 +223,26 @@ def test_targets_that_other_machines_can_know() -> None:
     for local in ("host", "pid:4", "netns:x", "container:0123", "a/b/c", "/", "node:"):
         with pytest.raises(BadInput):
             aim_of(local)
+
+
+@requires_root
+def test_nothing_outlives_whoever_started_it(hub: Callable[..., HubProcess]) -> None:
+    """Killed with -9, the supervisor takes with it also those who became somebody else since."""
+    with tempfile.TemporaryDirectory(prefix="ts-hub-") as volume:
+        os.chmod(volume, 0o755)
+        it = hub(store={"url": f"file://{volume}"})
+        started = [
+            each
+            for each in Path("/proc").glob("[0-9]*")
+            if str(it.log.parent).encode() in _cmdline(each)
+        ]
+        assert len(started) == 3  # supervisor, analyst, hub
+        it.kill()
+        wait_for(lambda: not any(map(_cmdline, started)), "everybody's end", 20)
+
+
+def _cmdline(process: Path) -> bytes:
+    try:
+        return (process / "cmdline").read_bytes()
+    except OSError:
+        return b""

@@ -26,6 +26,7 @@ from tripshark.analysis.analyst import Analyst
 from tripshark.analysis.sandbox import SYSTEM_READ, hold_service
 from tripshark.errors import Permanent, TripsharkError
 from tripshark.formats import startup
+from tripshark.programs.orphans import still_mortal
 
 _FIRST_TO_GO = "700"  # oom_score_adj: when memory runs short, analysis goes before any recording
 
@@ -88,7 +89,8 @@ def _give_up(config: Config) -> tuple[str, ...]:
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(_FIRST_TO_GO)
     code = {str(Path(tripshark.__file__).parent.parent), sys.prefix, sys.base_prefix}
-    return hold_service(uid=config.uid, gid=config.gid, read=(*SYSTEM_READ, *code))
+    with still_mortal():
+        return hold_service(uid=config.uid, gid=config.gid, read=(*SYSTEM_READ, *code))
 
 
 async def _serve(listening: socket.socket, config: Config, held: tuple[str, ...]) -> None:
