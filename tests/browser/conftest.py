@@ -149,6 +149,7 @@ def accessible() -> Callable[[Page], Awaitable[None]]:
     """Fails with what axe finds on a page."""
 
     async def check(page: Page) -> None:
+        await page.wait_for_load_state()  # colours come with the style sheet
         found = await Axe().run(page)
         violations = [
             f"{each['id']}: {each['help']} at "

@@ -215,7 +215,7 @@ async def test_a_capture_by_hand_is_followed_to_its_end(house: House, visit: Vis
     await page.get_by_role("button", name="Capture", exact=True).click()
     await expect(page.locator("#filter")).to_have_attribute("aria-invalid", "true")
     await page.get_by_label("Filter").fill("tcp")
-    await page.get_by_label("Before").fill("10m")
+    await page.get_by_label("Before").fill("3h")
     await page.get_by_label("After").fill("1s")
     await page.get_by_role("button", name="Capture", exact=True).click()
     await page.wait_for_url("**/incidents/2*")

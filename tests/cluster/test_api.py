@@ -125,15 +125,21 @@ async def test_closing_ends_what_is_under_way(fake_api: FakeApi) -> None:
     """A watch hears that its connection is gone."""
     api = KubeApi(fake_api.login())
     ended: list[str] = []
+    closing = asyncio.Event()
 
     async def look() -> None:
-        try:
-            async for _ in api.watch("/api/v1/pods", "", seconds=60):
-                pass
-        except Transient as problem:
-            ended.append(problem.message)
+        while True:
+            try:
+                async for _ in api.watch("/api/v1/pods", "", seconds=60):
+                    pass
+            except Transient as problem:
+                if closing.is_set():
+                    ended.append(problem.message)
+                    return
+            await asyncio.sleep(0.02)  # the server has only just begun
 
     async with running(look()):
         await until(lambda: fake_api.watching, "the watch")
+        closing.set()
         await api.close()
         await until(lambda: ended, "its end")
